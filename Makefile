@@ -1,0 +1,49 @@
+# Every target builds what it needs into .venv; nothing outside the checkout is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd')
+
+.PHONY: build run test check fmt bench manual clean
+
+build: $(VENV)/.built          ## the installed command, .venv/bin/sidecar
+
+$(VENV)/.python: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/.built: $(VENV)/.python $(SOURCES) packaging/backend.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.built
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	touch $@
+
+run: $(VENV)/.built            ## serve conf.d in front of the built-in demo upstream
+	$(BIN)/sidecar run --conf conf.d --with-demo
+
+test: $(VENV)/.dev             ## the whole suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev            ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(VENV)/.dev              ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev            ## CPU per request beside the neighbours that are installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python -m tests.bench
+
+manual: $(VENV)/.built         ## the reference of every option
+	$(BIN)/sidecar manual
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+	find sidecar -name '*.so' -delete -o -name '*.c' -delete

@@ -1,0 +1,99 @@
+"""The body of a request, still in the client's channel or read ahead into its buffer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import Broken, Failure, Malformed
+from ..wire.body import ChunkedDecoder
+from ..wire.head import LENGTH, RequestHead
+from .channel import Channel, Flow
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RequestBody:
+    """A request body; it is whole until a flow has taken bytes of it."""
+
+    __slots__ = ("_channel", "_flow", "_timeout", "continued", "expects", "framing", "length", "limit")
+
+    def __init__(self, head: RequestHead, channel: Channel, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout  # seconds between two reads
+        self._flow: Flow | None = None
+        self.framing: int = head.framing
+        self.length: int = head.length
+        self.limit = -1  # bytes; -1: none
+        self.expects: bool = head.expect_continue
+        self.continued = False  # the proxy itself answered 100 (Continue)
+
+    def bound(self, limit: int) -> None:
+        """Bound the body to `limit` bytes. Raises Failure when its length already tells that it is larger."""
+        self.limit = limit
+        if self.framing == LENGTH and self.length > limit:
+            raise Failure("request_body_too_large")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything of the body is still to be had."""
+        return self._flow is None or self._flow.moved == 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes of the body that were passed on."""
+        return 0 if self._flow is None else self._flow.moved
+
+    def flow(self, sink: Channel, write_timeout: float) -> Flow:
+        """The body's way to `sink`, where the request's head is held."""
+        self._flow = Flow(
+            self._channel, sink, self.framing, self.length, self.framing, self._timeout, write_timeout, self.limit
+        )
+        return self._flow
+
+    def fill(self, size: int) -> None:
+        """Read ahead until the body, or `size` bytes of it, are in memory. Raises Failure."""
+        if self.expects and self._channel.pending == 0:
+            self.continued = True
+            self._channel.send(_CONTINUE, self._timeout)
+        try:
+            if self.framing == LENGTH:
+                complete = self._channel.fill(min(size, self.length), self._timeout)
+            else:
+                complete = self._fill_chunks(size)
+        except Broken as broken:
+            reason = "request_body_timeout" if broken.what == "timeout" else "client_gone"
+            raise Failure(reason, "while the request body was read ahead") from broken
+        if not complete:
+            raise Failure("client_gone", "while the request body was read ahead")
+
+    def _fill_chunks(self, size: int) -> bool:
+        channel = self._channel
+        decoder = ChunkedDecoder()
+        seen = decoded = 0
+        while decoded < size and seen < 2 * size + 1024 and not decoder.done:
+            if channel.pending == seen and not channel.fill(seen + 1, self._timeout):
+                return False
+            data, used = decoder.feed(channel.peek(seen))
+            decoded += len(data)
+            seen += used
+            if 0 <= self.limit < decoded:
+                raise Failure("request_body_too_large")
+        return True
+
+    def settle(self) -> bool:
+        """After the response: whether nothing of the body is left that the next request would have to wait for."""
+        if self._flow is not None:
+            return self._flow.done and self._flow.broken is None
+        if self.framing == LENGTH and self._channel.pending >= self.length:
+            self._channel.skip(self.length)
+            return True
+        if self.framing == LENGTH or self.expects:
+            return False
+        try:
+            decoder = ChunkedDecoder()
+            _, used = decoder.feed(self._channel.peek())
+        except Malformed:
+            return False
+        if decoder.done:
+            self._channel.skip(used)
+        return decoder.done

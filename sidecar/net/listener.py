@@ -1,0 +1,121 @@
+"""Listening sockets: gevent's StreamServer, accepting channels instead of socket objects.
+
+Running out of descriptors, or reaching the bound on connections, pauses accepting: clients wait in the kernel's
+backlog, nothing spins and nobody gets an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from typing import Any, Final
+
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from ..config.addresses import Address
+from .channel import Channel
+
+_BACKLOG: Final = 4096  # the kernel takes the smaller of this and net.core.somaxconn
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+Handle = Callable[[Channel, Any], None]
+
+
+def listen(address: Address) -> Any:
+    """A listening socket. Raises OSError; a socket file that nobody listens on any more is replaced."""
+    if address.is_unix:
+        _remove_stale(address.path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        target: Any = address.path
+    else:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, target = found[0][0], found[0][4]
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if not address.is_unix:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Accepted sockets inherit it, which saves a system call each.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(target)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)
+    finally:
+        probe.close()
+
+
+class Listener(StreamServer):  # type: ignore[misc]
+    """One listening socket. `handle(channel, peer)` runs in a greenlet of `pool` for each connection."""
+
+    min_delay = 0.05
+
+    def __init__(self, address: Address, handle: Handle, pool: Pool, event: Callable[..., None]) -> None:
+        self.bind = address
+        self._event = event
+        self._exhausted = False
+        super().__init__(listen(address), handle, spawn=pool)
+        self.bound = self._bound_address()
+
+    def _bound_address(self) -> Address:
+        if self.bind.is_unix:
+            return self.bind
+        name = self.socket.getsockname()
+        return Address(name[0], name[1])
+
+    def do_read(self) -> tuple[Channel, Any] | None:
+        """Accept one connection; None when there is none, or no room for one."""
+        try:
+            fd, peer = self.socket._accept()
+        except BlockingIOError:
+            return None
+        except ConnectionAbortedError:
+            return None
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._pause(error)
+            return None
+        if self._exhausted:
+            self._exhausted = False
+            self._event("accept_resumed", listener=str(self.bound))
+        return Channel(fd, True), peer
+
+    def _pause(self, error: OSError) -> None:
+        if not self._exhausted:
+            self._exhausted = True
+            self._event("accept_paused", listener=str(self.bound), reason=error.strerror)
+        self.stop_accepting()
+        self._timer = self.loop.timer(self.delay)
+        self._timer.start(self._start_accepting_if_started)
+        self.delay = min(self.max_delay, self.delay * 2)
+
+    def do_close(self, channel: Channel, *args: Any) -> None:
+        """What gevent calls when the handler has returned, whatever happened."""
+        channel.close()
+
+    def end(self) -> None:
+        """Stop accepting and give the address back; connections go on."""
+        self.close()
+        if self.bind.is_unix:
+            with contextlib.suppress(OSError):
+                os.unlink(self.bind.path)

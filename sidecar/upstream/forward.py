@@ -1,0 +1,260 @@
+"""The exchange with a server: one request out, one response head back, the body left on its way.
+
+Law: a connection goes back to its pool only after an exchange that ended cleanly on both sides; on every other
+way out it is closed. A request is repeated only when the server provably did not act on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ..errors import Broken, Failure, Malformed
+from ..message import Attempt, Request, Response
+from ..net.body import RequestBody
+from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel, Flow, pump
+from ..wire.head import LENGTH, NONE, Limits, ResponseHead
+from .balance import RoundRobin
+from .pool import Connection, ServerPool
+from .relay import Relay, Tunnel
+
+#: RFC 9110 section 9.2.2: asking twice means the same as asking once.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+#: After a server stopped taking the request, how long its answer, if any, is waited for.
+_LAST_WORDS: Final = 1.0
+
+
+class Timeouts(NamedTuple):
+    """Seconds; 0 means no bound."""
+
+    connect: float
+    send: float
+    read: float
+    request: float
+    tunnel: float
+
+
+class Server(NamedTuple):
+    """A server as the log names it, and its connections."""
+
+    name: str
+    pool: ServerPool
+
+
+class Forward:
+    """The handler at the end of a route that leads to an upstream."""
+
+    __slots__ = ("_balance", "_buffer", "_limits", "_now", "_timeouts", "_upgrade")
+
+    def __init__(
+        self,
+        balance: RoundRobin[Server],
+        timeouts: Timeouts,
+        max_header_size: int,
+        now: Callable[[], float],
+        *,
+        upgrade: bool = True,
+        buffer: int = 0,
+    ) -> None:
+        self._balance = balance
+        self._timeouts = timeouts
+        self._limits = Limits(max_header_size, 1000, 8192)
+        self._now = now
+        self._upgrade = upgrade
+        self._buffer = buffer  # bytes of a request body to read before a server is chosen; 0: none
+
+    def __call__(self, request: Request) -> Response:
+        """Answer `request` from a server. Raises Failure."""
+        body = request.body
+        if body is not None and self._buffer:
+            body.fill(self._buffer)
+        server = self._balance.pick()
+        connection = server.pool.acquire()
+        if connection is not None:
+            try:
+                return self._attempt(request, server, connection)
+            except Failure as failure:
+                if not failure.repeatable:
+                    raise
+        return self._attempt(request, server, None)
+
+    def _attempt(self, request: Request, server: Server, connection: Connection | None) -> Response:
+        attempt = Attempt(server.name)
+        request.attempts.append(attempt)
+        started = self._now()
+        try:
+            if connection is None:
+                connection = server.pool.dial(self._timeouts.connect)
+                attempt.connect = self._now() - started
+            else:
+                attempt.reused = True
+            exchange = _Exchange(self, request, attempt, connection, started)
+            try:
+                return exchange.run(server.pool)
+            except BaseException:
+                connection.close()
+                raise
+        except Failure as failure:
+            attempt.reason = failure.reason
+            attempt.total = self._now() - started
+            raise
+
+
+class _Exchange:
+    """One attempt on one connection, until the head of the final response."""
+
+    __slots__ = ("_attempt", "_channel", "_connection", "_forward", "_method", "_request", "_started", "_upload")
+
+    def __init__(
+        self, forward: Forward, request: Request, attempt: Attempt, connection: Connection, started: float
+    ) -> None:
+        self._forward = forward
+        self._request = request
+        self._attempt = attempt
+        self._connection = connection
+        self._channel: Channel = connection.channel
+        self._method = request.head.method
+        self._started = started
+        self._upload: Flow | None = None
+
+    def run(self, pool: ServerPool) -> Response:
+        timeouts = self._forward._timeouts
+        self._send(timeouts)
+        head = self._final_head(timeouts)
+        attempt = self._attempt
+        attempt.first_byte = self._forward._now() - self._started
+        attempt.status = head.status
+        if head.status == 101:
+            return Response(head, Tunnel(self._switched(head), attempt, timeouts.tunnel, self._elapsed))
+        upload = self._upload
+        if head.framing == NONE or (head.framing == LENGTH and head.length == 0):
+            if head.keep_alive and (upload is None or upload.done):
+                pool.release(self._connection)
+            else:
+                self._connection.close()
+            attempt.total = attempt.first_byte
+            return Response(head, None)
+        relay = Relay(head, self._connection, pool, attempt, self._elapsed)
+        relay.read_timeout = timeouts.read
+        relay.until = self._started + timeouts.request if timeouts.request else 0.0
+        relay.upload = upload if upload is not None and not upload.done else None
+        return Response(head, relay)
+
+    def _elapsed(self) -> float:
+        return self._forward._now() - self._started
+
+    def _send(self, timeouts: Timeouts) -> None:
+        request = self._request
+        head = request.head
+        body: RequestBody | None = request.body
+        upgrade = self._forward._upgrade
+        if body is None:
+            data = head.render(request.target, request.host_header, request.drop, request.extra, upgrade)
+        else:
+            data = head.render(
+                request.target,
+                request.host_header,
+                request.drop,
+                request.extra,
+                upgrade,
+                body.framing,
+                body.length,
+                not body.continued,
+            )
+        channel = self._channel
+        sent = channel.sent
+        try:
+            if body is None:
+                channel.send(data, timeouts.send)
+            else:
+                channel.hold(data)
+                self._upload = body.flow(channel, timeouts.send)
+        except Broken as broken:
+            raise self._unsent(broken, channel.sent == sent) from broken
+
+    def _unsent(self, broken: Broken, nothing_sent: bool) -> Failure:
+        if broken.what == "timeout":
+            return Failure("upstream_write_timeout")
+        return Failure(
+            "connection_terminated",
+            "while the request was sent",
+            repeatable=self._attempt.reused and self._is_repeatable(nothing_sent),
+        )
+
+    def _is_repeatable(self, nothing_sent: bool) -> bool:
+        """Nothing of a response was read; the method allows it or nothing was sent; the body is still whole."""
+        body: RequestBody | None = self._request.body
+        return (nothing_sent or self._method in IDEMPOTENT) and (body is None or body.is_whole)
+
+    def _final_head(self, timeouts: Timeouts) -> ResponseHead:
+        request = self._request
+        channel = self._channel
+        while True:
+            patience = self._upload_until_answer(timeouts)
+            head = ResponseHead(self._forward._limits, self._method)
+            try:
+                code = channel.read_head(head, patience, patience, request.client_channel)
+            except Malformed as malformed:
+                raise Failure("malformed_response", malformed.rule) from malformed
+            if code != HEAD:
+                raise self._no_head(code)
+            if head.status >= 200 or head.status == 101:
+                return head
+            if request.interim is not None:
+                request.interim(head)
+
+    def _patience(self, timeouts: Timeouts) -> float:
+        """How long the next bytes may take, the whole exchange's bound considered."""
+        if not timeouts.request:
+            return timeouts.read
+        left = max(timeouts.request - self._elapsed(), 0.001)
+        return min(left, timeouts.read) if timeouts.read else left
+
+    def _upload_until_answer(self, timeouts: Timeouts) -> float:
+        upload = self._upload
+        if upload is None or upload.done or upload.broken is not None:
+            return self._patience(timeouts)
+        try:
+            pump(upload, None, self._channel, None, False, 0, self._until(timeouts))
+        except Malformed as malformed:
+            raise Failure("malformed_request", malformed.rule, status=malformed.status) from malformed
+        except Broken as broken:
+            if broken.side == "sink" and broken.what == "reset":
+                # The server may have answered before it stopped listening (413, say).
+                return _LAST_WORDS
+            raise self._upload_failure(broken) from broken
+        return self._patience(timeouts)
+
+    def _until(self, timeouts: Timeouts) -> float:
+        return self._started + timeouts.request if timeouts.request else 0.0
+
+    def _upload_failure(self, broken: Broken) -> Failure:
+        if broken.side == "sink":
+            return Failure("upstream_write_timeout")
+        if broken.what == "timeout":
+            if self._forward._timeouts.request and self._elapsed() >= self._forward._timeouts.request:
+                return Failure("response_timeout")
+            return Failure("request_body_timeout")
+        if broken.what == "too_large":
+            return Failure("request_body_too_large")
+        return Failure("client_gone", "while the request body was read")
+
+    def _no_head(self, code: int) -> Failure:
+        if code == GONE:
+            return Failure("client_gone", "before the response began")
+        if code in (IDLE, SLOW):
+            total = self._forward._timeouts.request
+            return Failure("response_timeout" if total and self._elapsed() >= total else "upstream_read_timeout")
+        if code == CLOSED:
+            return Failure(
+                "connection_terminated",
+                "before the response began",
+                repeatable=self._attempt.reused and self._is_repeatable(False),
+            )
+        return Failure("connection_terminated", "in the response's head")
+
+    def _switched(self, head: ResponseHead) -> Connection:
+        if not self._forward._upgrade or self._request.head.upgrade is None or head.upgrade is None:
+            raise Failure("upgrade_failed", "101 was not asked for")
+        return self._connection
