@@ -1,0 +1,210 @@
+"""The command: `python -m tests.bench` from the root of the checkout.
+
+The whole takes about ten minutes. All proxies write their files below the folder for temporary files
+(`TMPDIR`); one in memory takes the disk out of the comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from .load import find_wrk
+from .neighbours import PROXIES, Proxy
+from .process import BenchError, cores, pinned, raise_file_limit
+from .report import RowResult, document, table
+from .rows import ROWS, Row
+from .scenario import WARM_UP_SECONDS, Bench
+from .upstream import start_upstream
+
+#: A proxy or a row: what the command line chooses by name.
+Named = TypeVar("Named", Proxy, Row)
+
+
+def main() -> int:
+    """Measure, print the table, write the JSON file; 0 if all could be measured, whatever the verdicts."""
+    options = arguments(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        bench(options)
+    except BenchError as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="CPU and memory of sidecar beside its neighbours."
+    )
+    names = ", ".join(proxy.name for proxy in PROXIES)
+    rows = ", ".join(row.name for row in ROWS)
+    parser.add_argument("--rounds", type=positive, help="runs of each proxy in each row (5; with --quick 2)")
+    parser.add_argument("--seconds", type=positive, help="length of a run (3; with --quick 1)")
+    parser.add_argument("--only", type=chosen(PROXIES), default=(), help=f"these proxies, of {names}")
+    parser.add_argument("--rows", type=chosen(ROWS), default=ROWS, help=f"these rows, of {rows}")
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), help="the file of results (bench.json)"
+    )
+    parser.add_argument("--quick", action="store_true", help="short and few runs: does it work at all?")
+    options = parser.parse_args(words)
+    if not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.absolute().parent}")
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (1 if options.quick else 3)
+    return options
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above zero")
+    return number
+
+
+def chosen(things: Sequence[Named]) -> Callable[[str], tuple[Named, ...]]:
+    """A reader of comma-separated names; it keeps the order of `things`."""
+
+    def read(text: str) -> tuple[Named, ...]:
+        names = {name.strip() for name in text.split(",") if name.strip()}
+        if unknown := names - {thing.name for thing in things}:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        if not names:
+            raise argparse.ArgumentTypeError("no name")
+        return tuple(thing for thing in things if thing.name in names)
+
+    return read
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Run everything that the options ask for.
+
+    Raises `BenchError` if something cannot be measured.
+    """
+    find_wrk()
+    proxies, missing = installed(options.only)
+    versions = {proxy.name: proxy.version() for proxy in proxies}
+    print("measured: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    if missing:
+        print("not installed: " + ", ".join(missing))
+    proxy_core, load_core = cores()
+    results: list[RowResult] = []
+    failures: list[str] = []
+    files = raise_file_limit()
+    with workspace() as folder:
+        with pinned(load_core):
+            upstream = start_upstream(folder / "upstream")
+        try:
+            how = Bench(
+                rounds=options.rounds,
+                seconds=options.seconds,
+                proxy_core=proxy_core,
+                load_core=load_core,
+                upstream=upstream.port,
+                folder=folder,
+                files=files,
+                say=say,
+            )
+            for row in options.rows:
+                try:
+                    results.append(how.measure(row, proxies))
+                except BenchError as failure:
+                    failures.append(f"{row.title}: {failure}")
+        finally:
+            upstream.stop()
+    about = {
+        "taken": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(proxy_core, load_core),
+        "versions": versions,
+        "not_installed": missing,
+        "not_measured": failures,
+        "settings": {
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "warm_up_seconds": WARM_UP_SECONDS,
+        },
+    }
+    say("")
+    print(f"\n{table(results)}\n\n{notes(results)}Every round is in {options.json}.")
+    options.json.write_text(json.dumps(document(results, about), indent=1) + "\n")
+    if failures:
+        raise BenchError("not measured:\n" + "\n".join(failures))
+
+
+def installed(only: Sequence[Proxy]) -> tuple[list[Proxy], list[str]]:
+    """The proxies to measure, and the names of those that are not here.
+
+    Raises `BenchError` if one that was asked for by name is not here, or none is.
+    """
+    here = [proxy for proxy in only or PROXIES if proxy.binary() is not None]
+    missing = [proxy.name for proxy in only or PROXIES if proxy not in here]
+    if only and missing:
+        raise BenchError(f"not installed: {', '.join(missing)}")
+    if not here:
+        raise BenchError("there is no proxy to measure")
+    return here, missing
+
+
+def machine(proxy_core: int, load_core: int) -> dict[str, object]:
+    """What the figures depend on."""
+    models = (
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    )
+    return {
+        "processor": next(models, ": unknown").partition(":")[2].strip(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "proxy_core": proxy_core,
+        "load_core": load_core,
+    }
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder for everything that is written, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
+        yield Path(name)
+
+
+def say(text: str) -> None:
+    """Tell what is being done, on the terminal only."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def notes(results: Sequence[RowResult]) -> str:
+    """What a reader of the table must know."""
+    accounts = [
+        exact
+        for result in results
+        for series in result.samples.values()
+        for exact in series.get("by_schedstat", [])
+    ]
+    text = (
+        "Figures are medians over rounds; 'sidecar is' is the median of the ratios within a round;\n"
+        "the stretch of a budget is in parentheses; 'core' is how busy the proxy kept its core.\n"
+    )
+    if not accounts:
+        return text
+    account = (
+        "the scheduler's nanoseconds (schedstat)" if all(accounts) else "clock ticks (stat) in some runs"
+    )
+    return f"{text}CPU time is that of the whole process tree, from {account}.\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

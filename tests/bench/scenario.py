@@ -1,0 +1,175 @@
+"""One row of the benchmark, measured for all proxies.
+
+Every row starts its proxies afresh and they stay up until the row ends. Fresh, because what an earlier row
+left behind in caches, pools and heaps is not part of this one; up together, because runs are interleaved and
+a proxy that nobody asks costs nothing. The order of a round moves on by one each time, so that no proxy
+always runs behind the same other. Memory is read with only the one proxy up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .load import Load, answers, run
+from .measure import CpuTime, cpu_time, idle_connections, pss, pss_alone, settled_pss, spent
+from .neighbours import Place, Proxy
+from .process import BenchError, Server, free_port, pinned
+from .report import RowResult
+from .rows import BODIES, POST_SIZE, LoadRow, MemoryRow, Row
+from .upstream import body
+
+WARM_UP_SECONDS = 1
+#: Connections that are opened, asked on and closed before the memory of an idle connection is taken.
+_WARM_CONNECTIONS = 100
+#: A proxy that leaves out more log lines than this share is not doing the work of the others.
+_MAX_LINES_LOST = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How to measure: rounds, seconds a run, the cores, the upstream's port and a folder to work in."""
+
+    rounds: int
+    seconds: int
+    proxy_core: int
+    load_core: int
+    upstream: int
+    folder: Path
+    files: int
+    say: Callable[[str], None]
+
+    def measure(self, row: Row, proxies: Sequence[Proxy]) -> RowResult:
+        """Measure `row` for all `proxies`.
+
+        Raises `BenchError` if one cannot be measured.
+        """
+        result = RowResult(row)
+        if isinstance(row, LoadRow):
+            self._measure_load(result, row, proxies)
+        else:
+            self._measure_memory(result, row, proxies)
+        return result
+
+    def _measure_load(self, result: RowResult, row: LoadRow, proxies: Sequence[Proxy]) -> None:
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(self._running(proxy)) for proxy in proxies]
+            for proxy in running:
+                verify(proxy.server, row)
+                proxy.answered += run(
+                    row, proxy.server.port, WARM_UP_SECONDS, self.load_core, self.folder
+                ).requests
+            for number in range(self.rounds):
+                turn = number % len(running)
+                for proxy in running[turn:] + running[:turn]:
+                    self.say(f"{row.title}: round {number + 1} of {self.rounds}, {proxy.server.name}")
+                    self._run(result, row, proxy)
+            for proxy in running:
+                proxy.server.stop()
+                check_log(proxy)
+
+    def _run(self, result: RowResult, row: LoadRow, proxy: Running) -> None:
+        before = cpu_time(proxy.server.pid)
+        try:
+            load = run(row, proxy.server.port, self.seconds, self.load_core, self.folder)
+        except BenchError as failure:
+            raise BenchError(f"{proxy.server.name}: {failure}") from failure
+        proxy.answered += load.requests
+        after = cpu_time(proxy.server.pid)
+        result.add(proxy.server.name, **figures(row, load, before, after), pss=pss(proxy.server.pid))
+
+    def _measure_memory(self, result: RowResult, row: MemoryRow, proxies: Sequence[Proxy]) -> None:
+        # Client and proxy each hold a file for a connection, and need some for everything else.
+        count = min(row.connections, self.files - 200)
+        if count < row.connections:
+            self.say(f"{row.title}: only {count} connections, for the limit of open files is {self.files}")
+        for proxy in proxies:
+            self.say(f"{row.title}: {proxy.name}")
+            with self._running(proxy) as running, pinned(self.load_core):
+                server = running.server
+                if count:
+                    result.add(proxy.name, **connection_memory(server, count))
+                else:
+                    settled = settled_pss(server.pid)
+                    result.add(proxy.name, pss=settled, alone=pss_alone(server.pid))
+
+    @contextlib.contextmanager
+    def _running(self, proxy: Proxy) -> Iterator[Running]:
+        folder = self.folder / proxy.name
+        folder.mkdir()
+        server = None
+        try:
+            place = Place(folder, free_port(), self.upstream)
+            launch = proxy.launch(place)
+            with pinned(self.proxy_core):
+                server = Server.start(proxy.name, place.port, launch.command, launch.environment, folder)
+            yield Running(server, launch.access_log)
+        finally:
+            if server is not None:
+                server.stop()
+            shutil.rmtree(folder)
+
+
+@dataclass(slots=True)
+class Running:
+    """A proxy that runs: its server, its access log, and how many answers were seen."""
+
+    server: Server
+    access_log: Path
+    answered: int = 0
+
+
+def figures(row: LoadRow, load: Load, before: CpuTime, after: CpuTime) -> dict[str, float]:
+    """The figures of one run."""
+    nanoseconds, account = spent(before, after)
+    count = answers(load, row)
+    return {
+        "cpu_us": nanoseconds / 1000 / count,
+        "requests_per_second": count / (load.duration_us / 1e6),
+        "p50_us": load.p50_us,
+        "p99_us": load.p99_us,
+        "core_busy": nanoseconds / 1000 / load.duration_us,
+        "lost": load.lost,
+        "by_schedstat": float(account == "schedstat"),
+    }
+
+
+def verify(server: Server, row: LoadRow) -> None:
+    """Ask once, as the load will, and look at the answer.
+
+    Raises `BenchError` if it is not what the upstream would have said.
+    """
+    method, sent, expected = ("POST", b"x" * POST_SIZE, b"") if row.post else ("GET", None, body(row.path))
+    status, received = server.ask(method, row.path, sent)
+    if status != 200 or received != expected:
+        raise BenchError(
+            f"{server.name}: {method} {row.path} gave status {status} and {len(received)} bytes, "
+            f"not 200 and the upstream's {len(expected)}\n{server.tail()}"
+        )
+
+
+def connection_memory(server: Server, count: int) -> dict[str, float]:
+    """Bytes that each of `count` idle connections adds to a proxy that has served before."""
+    path, size = "/small", BODIES["/small"]
+    with idle_connections(server.port, _WARM_CONNECTIONS, path, size):
+        pass
+    before = settled_pss(server.pid)
+    with idle_connections(server.port, count, path, size):
+        after = settled_pss(server.pid)
+    return {"pss": (after - before) / count, "before": before, "after": after}
+
+
+def check_log(proxy: Running) -> None:
+    """Hold the access log of a proxy that has ended against the answers that were seen.
+
+    Raises `BenchError` if lines are missing.
+    """
+    lines = 0
+    with contextlib.suppress(FileNotFoundError), proxy.access_log.open("rb") as log:
+        while block := log.read(1 << 20):
+            lines += block.count(b"\n")
+    if lines < proxy.answered * (1 - _MAX_LINES_LOST):
+        raise BenchError(f"{proxy.server.name} logged {lines} of {proxy.answered} requests")
