@@ -1,0 +1,1 @@
+"""The configuration language: declared options in, one checked configuration out."""

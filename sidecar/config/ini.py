@@ -1,0 +1,255 @@
+"""Reads the INI dialect of `conf.d/*.ini` into entries that know their file and line.
+
+Law: nothing is guessed, and a mistake stops nothing: whatever the bytes, the result is entries and mistakes.
+
+The dialect: UTF-8; `[kind]` or `[kind name]`; `key = value`; whole-line comments with `#` or `;`; an indented
+line continues the value above it, over comments but not over an empty line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from .schema import header, quoted
+
+MAX_FILE_SIZE: Final = 1 << 20  # bytes
+MAX_MISTAKES: Final = 100  # in one file; what has more is not a configuration
+
+_HEADER: Final = re.compile(r"\[\s*([a-z][a-z0-9_]*)(?:\s+(\S+))?\s*\]")
+_SECTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Origin(NamedTuple):
+    """Where something is written. Line 0 is a file, or a directory, as a whole."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Mistake(NamedTuple):
+    """Something wrong at a place. `section` is a header and, like `key`, may be empty."""
+
+    origin: Origin
+    section: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.section} {self.key}".strip()
+        return f"{self.origin}: {where}: {self.text}" if where else f"{self.origin}: {self.text}"
+
+
+class Entry(NamedTuple):
+    """One `key = value`, as written: stripped, not yet expanded, continued lines joined with newlines."""
+
+    key: str
+    value: str
+    origin: Origin
+
+
+@dataclass(slots=True)
+class Block:
+    """One section of one file. A header that is repeated in a file continues the same block."""
+
+    kind: str
+    name: str  # empty for `[kind]`
+    origin: Origin
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def header(self) -> str:
+        """As it is written."""
+        return header(self.kind, self.name)
+
+
+_BROKEN: Final = ""  # stands for the key when the value that a line continues is a mistake already reported
+
+
+class _Reader:
+    """Takes the lines of one file, one after the other."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.number = 0
+        self.blocks: dict[tuple[str, str], Block] = {}
+        self.mistakes: list[Mistake] = []
+        self._block: Block | None = None
+        self._is_lost = False  # inside a section whose header was a mistake
+        self._key: str | None = None  # of the value that an indented line continues; None: of no value
+        self._lines: list[str] = []  # of that value
+
+    def take(self, raw: bytes) -> None:
+        """Read one line, without its newline."""
+        self.number += 1
+        try:
+            line = raw.decode().removesuffix("\r")
+        except UnicodeDecodeError as error:
+            self._wrong(f"byte {error.start + 1} of the line is not UTF-8: save the file as UTF-8")
+            return
+        text = line.strip()
+        if found := _CONTROL.search(line):
+            self._wrong(f"the line holds the control character U+{ord(found[0]):04X}: remove it")
+        elif not text:
+            self.end_value()
+        elif text[0] not in "#;":
+            self._take_text(text, line[0].isspace())
+
+    def end_value(self) -> None:
+        """The value that was being read has no more lines."""
+        if self._block and self._key and len(self._lines) > 1:
+            entry = self._block.entries[self._key]
+            self._block.entries[self._key] = entry._replace(value="\n".join(self._lines).strip())
+        self._key = None
+
+    def _take_text(self, text: str, is_indented: bool) -> None:
+        if is_indented:
+            self._continue(text)
+        elif text[0] == "[":
+            self._open(text)
+        else:
+            self._assign(text)
+
+    def _wrong(self, text: str, key: str = "") -> None:
+        self.end_value()
+        self._key = _BROKEN
+        section = self._block.header if self._block else ""
+        self.mistakes.append(Mistake(Origin(self.file, self.number), section, key, text))
+
+    def _lose_section(self, text: str) -> None:
+        self.end_value()
+        self._block, self._is_lost = None, True
+        self._wrong(text)
+
+    def _open(self, text: str) -> None:
+        found = _HEADER.fullmatch(text)
+        if found is None:
+            self._lose_section(f"{quoted(text)} is not a section: write [kind] or [kind name], in lower case")
+            return
+        kind, name = found[1], found[2] or ""
+        if name and not _SECTION_NAME.fullmatch(name):
+            self._lose_section(
+                f"{quoted(name)} is not a name: write up to 64 letters, digits, '_', '-' or '.'"
+            )
+            return
+        self.end_value()
+        self._is_lost = False
+        block = Block(kind, name, Origin(self.file, self.number))
+        self._block = self.blocks.setdefault((kind, name), block)
+
+    def _continue(self, text: str) -> None:
+        if _HEADER.fullmatch(text):
+            self._lose_section(f"{quoted(text)} looks like a section: remove the spaces before it")
+        elif self._key:
+            self._lines.append(text)
+        elif self._key is None and not self._is_lost:
+            self._wrong(f"{quoted(text)} is indented, and there is no value to continue: remove the spaces")
+
+    def _assign(self, text: str) -> None:
+        self.end_value()
+        self._key = _BROKEN
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            self._wrong(f"{quoted(text)} has no '=': write key = value")
+        elif not key or len(key.split()) > 1:
+            self._wrong(f"{quoted(key)} is not a key: write one word before the '='")
+        elif self._block is not None:
+            self._add(self._block, key, value)
+        elif not self._is_lost:
+            self._wrong(f"{quoted(key)} stands before any section: write a [section] line above it")
+
+    def _add(self, block: Block, key: str, value: str) -> None:
+        first = block.entries.get(key)
+        if first:
+            self._wrong(f"is given in line {first.origin.line} already: keep one", key)
+        else:
+            block.entries[key] = Entry(key, value, Origin(self.file, self.number))
+            self._key, self._lines = key, [value]
+
+
+def read_text(file: str, data: bytes) -> tuple[list[Block], list[Mistake]]:
+    """The sections of one file and its mistakes. `file` is its name in messages."""
+    reader = _Reader(file)
+    for raw in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        reader.take(raw)
+        if len(reader.mistakes) >= MAX_MISTAKES:
+            text = "too many mistakes: what follows is not read"
+            reader.mistakes.append(Mistake(Origin(file, reader.number), "", "", text))
+            break
+    reader.end_value()
+    return list(reader.blocks.values()), reader.mistakes
+
+
+@dataclass(slots=True)
+class Source:
+    """What was read: blocks in the order of files and lines, every mistake, and the bytes themselves."""
+
+    name: str  # of the directory
+    blocks: list[Block] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    files: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def add(self, file: str, data: bytes) -> None:
+        """Read one file."""
+        blocks, mistakes = read_text(file, data)
+        self.blocks += blocks
+        self.mistakes += mistakes
+        self.files.append((file, data))
+
+    def wrong(self, file: str, text: str) -> None:
+        """Note a mistake of a file as a whole."""
+        self.mistakes.append(Mistake(Origin(file, 0), "", "", text))
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError, or ValueError with advice."""
+    # Without O_NONBLOCK a FIFO with a matching name would stop the process.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("is not a file: move it away, or rename it so that it does not end in .ini")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_FILE_SIZE + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_FILE_SIZE:
+        raise ValueError(f"is larger than {MAX_FILE_SIZE} bytes: split it")
+    return data
+
+
+def printable(path: Path) -> str:
+    """A path as messages show it, whatever its bytes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def read_directory(directory: Path) -> Source:
+    """All `*.ini` files of a directory in the order of their names; other names and dotfiles are ignored."""
+    source = Source(printable(directory))
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".ini") and name[0] != ".")
+    except FileNotFoundError:
+        source.wrong(source.name, "there is no such directory: create it, or name another with --conf DIR")
+        return source
+    except OSError as error:
+        source.wrong(source.name, f"is not a directory that can be read: {error.strerror}")
+        return source
+    for name in names:
+        file = printable(directory / name)
+        try:
+            data = _read_file(directory / name)
+        except OSError as error:
+            source.wrong(file, f"cannot be read: {error.strerror}")
+        except ValueError as error:
+            source.wrong(file, str(error))
+        else:
+            source.add(file, data)
+    return source

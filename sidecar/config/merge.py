@@ -1,0 +1,217 @@
+"""From the files of a directory to one configuration: merged, expanded, checked, every value with its origin.
+
+Law: all mistakes are reported at once, or there is none and the configuration is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from ..errors import ConfigurationError
+from .environment import Environment
+from .ini import Block, Entry, Mistake, Origin, Source, read_directory
+from .names import DEFAULTS, Misnamed, find_key, find_section, is_key
+from .schema import Option, Section, header, options, quoted
+
+S = TypeVar("S", bound=Section)
+
+
+class Configuration:
+    """The sections of one load. Nothing in it changes."""
+
+    __slots__ = ("_origins", "_root", "_sections", "fingerprint", "sections")
+
+    def __init__(
+        self,
+        root: Origin,
+        sections: Sequence[type[Section]],
+        read: dict[str, dict[str, Section]],
+        origins: dict[tuple[str, str, str], Origin],
+        fingerprint: str,
+    ) -> None:
+        self._root = root
+        self._sections = read
+        self._origins = origins
+        self.sections = tuple(sections)  # the declarations it was read by
+        self.fingerprint = fingerprint  # the same as long as files and the variables they use are
+
+    def named(self, cls: type[S]) -> dict[str, S]:
+        """The sections of a kind by name, in the order of their first headers."""
+        return cast("dict[str, S]", dict(self._sections[cls.KIND]))
+
+    def only(self, cls: type[S]) -> S:
+        """The section of a kind that has no names; its defaults when it is not written."""
+        return cast(S, self._sections[cls.KIND][""])
+
+    def origin(self, kind: str, name: str, key: str) -> Origin | None:
+        """Where a value is written; None for a default. With an empty key: where its section begins."""
+        return self._origins.get((kind, name, key))
+
+    def mistake(self, kind: str, name: str, key: str, text: str) -> str:
+        """The line that tells of a mistake found later, at the place of the value or else of its section."""
+        origin = self.origin(kind, name, key) or self.origin(kind, name, "") or self._root
+        return str(Mistake(origin, header(kind, name), key, text))
+
+
+def load(directory: Path, sections: Sequence[type[Section]], environ: Mapping[str, str]) -> Configuration:
+    """Read, merge and check the files of `directory`. `environ` holds the variables that values may use.
+
+    Raises ConfigurationError with every mistake, in the order of files and lines.
+    """
+    source = read_directory(directory)
+    environment = Environment(environ)
+    loader = _Loader(source, sections, environment)
+    read = loader.read()
+    if loader.mistakes:
+        raise ConfigurationError(
+            [str(mistake) for mistake in sorted(dict.fromkeys(loader.mistakes), key=_place)]
+        )
+    root = Origin(source.name, 0)
+    return Configuration(root, sections, read, loader.origins, _fingerprint(source, environment))
+
+
+def _place(mistake: Mistake) -> Origin:
+    return mistake.origin
+
+
+def _fingerprint(source: Source, environment: Environment) -> str:
+    seen = repr((source.files, sorted(environment.used.items())))
+    return hashlib.sha256(seen.encode()).hexdigest()
+
+
+class _Value(NamedTuple):
+    """The last word on a key in the sections of one header."""
+
+    option: Option
+    name: str  # in a family
+    entry: Entry
+    value: Any
+    is_given: bool  # False: the entry is empty, which takes the key back to its default
+
+
+class _Layer:
+    """What the sections of one header say together."""
+
+    __slots__ = ("excused", "is_sound", "origin", "values")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.values: dict[str, _Value] = {}  # by the whole key: `bind`, `server.a`
+        self.excused: set[str] = set()  # required options that are missing because of another mistake
+        self.is_sound = True
+
+
+class _Loader:
+    """One load, from blocks to sections."""
+
+    def __init__(self, source: Source, sections: Sequence[type[Section]], environment: Environment) -> None:
+        self._root = Origin(source.name, 0)
+        self._blocks = source.blocks
+        self._classes = {section.KIND: section for section in sections}
+        self._environment = environment
+        self.mistakes = list(source.mistakes)
+        self.origins: dict[tuple[str, str, str], Origin] = {}
+
+    def read(self) -> dict[str, dict[str, Section]]:
+        """All sections by kind and name; incomplete when there are mistakes."""
+        layers = self._layers()
+        for kind, section in self._classes.items():
+            if not section.NAMED:
+                layers.setdefault((kind, ""), _Layer(self._root))
+        read: dict[str, dict[str, Section]] = {kind: {} for kind in self._classes}
+        for (kind, name), layer in layers.items():
+            if kind != DEFAULTS:
+                built = self._build(kind, name, layer, layers.get((DEFAULTS, kind)))
+                if built is not None:
+                    read[kind][name] = built
+        return read
+
+    def _wrong(self, origin: Origin, section: str, key: str, text: str) -> None:
+        self.mistakes.append(Mistake(origin, section, key, text))
+
+    def _layers(self) -> dict[tuple[str, str], _Layer]:
+        """One layer for each header, in the order of their first blocks."""
+        groups: dict[tuple[str, str], list[Block]] = {}
+        for block in self._blocks:
+            groups.setdefault((block.kind, block.name), []).append(block)
+        return {
+            key: self._layer(section, blocks)
+            for key, blocks in groups.items()
+            if (section := self._declaration(blocks)) is not None
+        }
+
+    def _declaration(self, blocks: list[Block]) -> type[Section] | None:
+        try:
+            return find_section(self._classes, blocks[0].kind, blocks[0].name)
+        except Misnamed as error:
+            for block in blocks:
+                self._wrong(block.origin, block.header, "", str(error))
+        return None
+
+    def _layer(self, section: type[Section], blocks: list[Block]) -> _Layer:
+        layer = _Layer(blocks[0].origin)
+        last: dict[str, tuple[Option, str, Entry]] = {}
+        for block in blocks:
+            for key, entry in block.entries.items():
+                try:
+                    last[key] = (*find_key(self._classes, section, key), entry)
+                except Misnamed as error:
+                    self._wrong(entry.origin, block.header, key, str(error))
+                    layer.excused.add(error.meant)
+                    layer.is_sound = False
+        for key, (option, name, entry) in last.items():
+            try:
+                text = self._text(section, entry)
+                value = option.kind.parse(text) if text else None
+            except ValueError as error:
+                self._wrong(entry.origin, blocks[0].header, key, str(error))
+                layer.excused.add(option.key)
+                layer.is_sound = False
+            else:
+                layer.values[key] = _Value(option, name, entry, value, bool(text))
+        return layer
+
+    def _text(self, section: type[Section], entry: Entry) -> str:
+        for line in entry.value.split("\n")[1:]:
+            key, equals, _ = line.partition("=")
+            if equals and is_key(section, key.strip()):
+                raise ValueError(f"goes on with {quoted(line)}: remove the spaces before that option")
+        return self._environment.expand(entry.value)
+
+    def _build(self, kind: str, name: str, layer: _Layer, defaults: _Layer | None) -> Section | None:
+        section = self._classes[kind]
+        values = _effective(layer, defaults)
+        fields: dict[str, Any] = {}
+        for key, value in values.items():
+            self.origins[kind, name, key] = value.entry.origin
+            if value.option.is_family:
+                fields.setdefault(value.option.key, {})[value.name] = value.value
+            else:
+                fields[key] = value.value
+        if layer.origin != self._root:
+            self.origins[kind, name, ""] = layer.origin
+        excused = layer.excused | (defaults.excused if defaults else set())
+        missing = [o for o in options(section).values() if o.is_required and o.key not in fields]
+        for option in missing:
+            if option.key not in excused:
+                self._wrong(layer.origin, header(kind, name), option.key, f"is required: {option.doc}")
+        if missing or not layer.is_sound or (defaults and not defaults.is_sound):
+            return None
+        built = section(**fields)
+        for key, text in built.check():
+            origin = self.origins.get((kind, name, key), layer.origin)
+            self._wrong(origin, header(kind, name), key, text)
+        return built
+
+
+def _effective(layer: _Layer, defaults: _Layer | None) -> dict[str, _Value]:
+    """The values that hold for a section, over `[defaults KIND]`, in the order they are written."""
+    merged = dict(defaults.values) if defaults else {}
+    for key, value in layer.values.items():
+        # An empty value falls back to the default; in a family there is none, so it takes the key away.
+        if value.is_given or value.option.is_family:
+            merged[key] = value
+    return {key: value for key, value in merged.items() if value.is_given}

@@ -1,0 +1,61 @@
+"""What the process is told, and the list of all sections that a configuration may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from .config.kinds import DURATION, TEXT, checked, choice, integer
+from .config.schema import Section, option
+from .net.settings import ListenerSettings
+from .routing.settings import RouteSettings
+from .upstream.settings import UpstreamSettings
+
+
+def _log_target(text: str) -> str | None:
+    if text in ("stdout", "stderr", "off") or "/" in text:
+        return None
+    return f"'{text}' is neither stdout, stderr, off nor a path: write one of them, a path with a '/' in it"
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSettings(Section):
+    """`[sidecar]`. Times in seconds."""
+
+    KIND: ClassVar[str] = "sidecar"
+    NAMED: ClassVar[bool] = False
+    DOC: ClassVar[str] = "The process: its logs, its limits and how it ends."
+
+    drain_delay: float = option(
+        0.0, DURATION, "How long the process goes on as before after SIGTERM, so that others stop sending."
+    )
+    drain_timeout: float = option(
+        30.0, DURATION, "How long exchanges may then take to finish before they are cut off."
+    )
+    access_log: str = option(
+        "stdout",
+        checked(TEXT, _log_target),
+        "Where the access log goes: stdout, stderr, off or a path with a '/'.",
+    )
+    log_format: str = option(
+        "auto",
+        choice("json", "console", "auto"),
+        "How logs are written; auto is console on a terminal, else json.",
+    )
+    log_level: str = option(
+        "info", choice("debug", "info", "warning", "error"), "The least severe events that are logged."
+    )
+    max_connections: int = option(
+        10_000,
+        integer(1, 1_000_000),
+        "Largest number of client connections at one time; more wait to be accepted.",
+    )
+
+
+#: Every section, in the order of the manual.
+SECTIONS: Final[tuple[type[Section], ...]] = (
+    SidecarSettings,
+    ListenerSettings,
+    UpstreamSettings,
+    RouteSettings,
+)

@@ -1,0 +1,237 @@
+"""Commands: what goes to which stream, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import sidecar
+from sidecar import __main__ as entry
+from sidecar import cli
+from sidecar.errors import ConfigurationError
+
+GOOD = "[listener public]\nbind = 127.0.0.1:0\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
+BAD = "[listener public]\nbind = 127.0.0.1\n[sidecar]\nlog_level = loud\n"
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put functions in the place of a module of the package."""
+
+    def put(name: str, **functions: Any) -> None:
+        module = ModuleType(f"sidecar.{name}")
+        vars(module).update(functions)
+        monkeypatch.setitem(sys.modules, f"sidecar.{name}", module)
+
+    return put
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    (tmp_path / "a.ini").write_text(GOOD)
+    return tmp_path
+
+
+def test_check_counts_what_it_found(conf: Path, install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("app", check=lambda configuration: ([], ["app: one server only"]))
+    assert cli.main(["check", "--conf", str(conf)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{conf}: ok: 1 listener, 1 upstream, 0 routes\n"
+    assert err == "warning: app: one server only\n"
+
+
+def test_check_tells_every_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.ini").write_text(BAD)
+    assert cli.main(["check", "--conf", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"{tmp_path}/a.ini:2: [listener public] bind: '127.0.0.1' has no port:"
+        " write host:port, [v6]:port or unix:/path\n"
+        f"{tmp_path}/a.ini:4: [sidecar] log_level: 'loud' is not one of debug, info, warning, error:"
+        " write debug, info, warning or error\n"
+    )
+
+
+def test_check_tells_the_mistakes_of_the_assembly(
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("app", check=lambda configuration: (["no route"], ["odd"]))
+    assert cli.main(["check", "--conf", str(conf)]) == 1
+    assert capsys.readouterr() == ("", "warning: odd\nno route\n")
+
+
+def test_check_writes_json(conf: Path, install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("app", check=lambda configuration: ([], ["odd"]))
+    assert cli.main(["check", "--json", "--conf", str(conf)]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == (
+        {
+            "ok": True,
+            "mistakes": [],
+            "warnings": ["odd"],
+            "sections": {"listener": 1, "upstream": 1, "route": 0},
+        },
+        "",
+    )
+    (conf / "b.ini").write_text("nonsense")
+    assert cli.main(["check", "--json", "--conf", str(conf)]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["mistakes"] == [f"{conf}/b.ini:1: 'nonsense' has no '=': write key = value"]
+    assert err == ""
+
+
+def test_show_writes_ini_or_json(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "--conf", str(conf)]) == 0
+    text = capsys.readouterr().out
+    assert f"# {conf}/a.ini:2\nbind = 127.0.0.1:0\n# default\nproxy_protocol = off\n" in text
+    assert cli.main(["show", "--json", "--conf", str(conf)]) == 0
+    assert json.loads(capsys.readouterr().out)["sections"][0]["kind"] == "sidecar"
+
+
+def test_explain_passes_the_question_on(
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Explanation:
+        def __init__(self, configuration: object, *question: object) -> None:
+            self.question = question
+
+        def __str__(self) -> str:
+            return repr(self.question)
+
+        def as_dict(self) -> dict[str, object]:
+            return {"question": self.question}
+
+    install("routing.explain", explain=Explanation)
+    assert cli.main(["explain", "http://a/b", "--conf", str(conf)]) == 0
+    assert capsys.readouterr().out == "('GET', 'http://a/b', [], '127.0.0.1', None)\n"
+    more = ["-H", "X-A: 1", "-H", "x-b:2:3", "--client", "::0001", "--listener", "public", "--json"]
+    assert cli.main(["explain", "PUT", "/b", *more, "--conf", str(conf)]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "question": ["PUT", "/b", [["X-A", "1"], ["x-b", "2:3"]], "::1", "public"]
+    }
+
+
+def test_serving_commands_return_the_status_of_the_server(conf: Path, install: Install) -> None:
+    calls: list[object] = []
+
+    def serve(*arguments: object) -> int:
+        calls.append(arguments)
+        return 3
+
+    install("process", run=serve)
+    install("demo", serve=serve)
+    assert cli.main(["run", "--conf", str(conf)]) == 3
+    assert cli.main(["run", "--with-demo", "--conf", str(conf)]) == 3
+    assert cli.main(["demo"]) == 3
+    assert cli.main(["demo", "--bind", "[::1]:9000"]) == 3
+    assert calls == [(conf, False), (conf, True), ("127.0.0.1:8000",), ("[::1]:9000",)]
+
+
+def test_run_refuses_a_configuration_with_mistakes(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(directory: Path, with_demo: bool) -> int:
+        raise ConfigurationError(["one", "two"])
+
+    install("process", run=run)
+    assert cli.main(["run"]) == 1
+    assert capsys.readouterr() == ("", "one\ntwo\n")
+
+
+def test_the_directory_is_the_option_the_variable_or_a_place(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(directory: Path, with_demo: bool) -> int:
+        asked.append(str(directory))
+        return 0
+
+    install("process", run=run)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDECAR_CONF", "")
+    cli.main(["run"])
+    (tmp_path / "conf.d").mkdir()
+    cli.main(["run"])
+    monkeypatch.setenv("SIDECAR_CONF", "/srv/conf")
+    cli.main(["run"])
+    cli.main(["run", "--conf", "here"])
+    assert asked == ["/etc/sidecar/conf.d", "conf.d", "/srv/conf", "here"]
+
+
+def test_the_manual_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["manual"]) == 0
+    assert "| `header_timeout` | duration | `15s` |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["serve"],
+        ["run", "--with"],
+        ["explain"],
+        ["explain", "/", "-H", "no colon"],
+        ["explain", "/", "--client", "localhost"],
+        ["demo", "--bind", "8000"],
+        ["manual", "--json"],
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2
+    assert "usage: sidecar" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"sidecar {sidecar.__version__}\n"
+
+
+def test_a_reader_that_goes_away_is_no_traceback(conf: Path) -> None:
+    command = f"{sys.executable} -m sidecar show --conf {conf} | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (b"#", b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_patched"), [("run", True), ("demo", True), ("check", False), ("", False)]
+)
+def test_only_commands_that_serve_are_patched(
+    command: str, is_patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def command_line(argv: list[str]) -> int:
+        seen.append(" ".join(argv))
+        return 7
+
+    monkey = SimpleNamespace(patch_all=lambda: seen.append("patched"))
+    monkeypatch.setitem(sys.modules, "gevent", SimpleNamespace(monkey=monkey))
+    monkeypatch.setattr(cli, "main", command_line)
+    monkeypatch.setattr(sys, "argv", ["sidecar", command] if command else ["sidecar"])
+    assert entry.main() == 7
+    assert seen == (["patched", command] if is_patched else [command])
+
+
+def test_commands_that_only_read_do_not_load_gevent(conf: Path) -> None:
+    code = (
+        "import sys; from sidecar import cli; "
+        f"status = cli.main(['show', '--conf', {str(conf)!r}]); "
+        "sys.exit(status or 'gevent' in sys.modules or 'urllib3' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
