@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd')
+# What is compiled: the core, and the Python modules on a request's way (pyproject.toml lists them).
+SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd') $(shell sed -n 's/^sources = \["\(.*\.py\)"\]/\1/p' pyproject.toml)
 
 .PHONY: build run test check fmt bench manual clean
 

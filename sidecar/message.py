@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """What travels along the one line of calls: a request down, a response back up.
 
 `Handler` is the only verb: the router is a handler, a route is a handler, a policy wraps a handler.

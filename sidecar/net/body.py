@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The body of a request, still in the client's channel or read ahead into its buffer."""
 
 from __future__ import annotations

@@ -56,6 +56,14 @@ cdef class Channel:
     cdef int _arm(self, double timeout) except -1
     cdef int _grow(self, Py_ssize_t size) except -1
     cdef void _release(self) noexcept
+    cpdef park(self, callback, double timeout)
+    cpdef bint unpark(self) except -1
+    cpdef int read_head(self, Head head, double first, double total, Channel watch=*) except -1
+    cpdef hold(self, bytes data)
+    cpdef send(self, bytes data, double timeout)
+
+cpdef int pump(Flow a, Flow b=*, Channel stop=*, Channel watch=*, bint lead=*, double idle=*,
+               double until=*) except -1
 
 cdef class Flow:
     cdef readonly Channel source

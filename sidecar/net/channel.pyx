@@ -265,14 +265,14 @@ cdef class Channel:
 
     # -- resting in a pool
 
-    def park(self, callback, double timeout):
+    cpdef park(self, callback, double timeout):
         """Rest: `callback(channel)` is called when the peer does anything, or after `timeout` seconds."""
         self._release()
         self._register()
         self.parked = callback
         self._arm(timeout)
 
-    def unpark(self):
+    cpdef bint unpark(self) except -1:
         """Back to work. Returns False when the peer has ended the connection or sent something unasked."""
         cdef unsigned char byte
         self.parked = None
@@ -354,7 +354,7 @@ cdef class Channel:
         """Whether the peer is known to have ended its side."""
         return bool(self.ready & HUP)
 
-    def read_head(self, Head head, double first, double total, Channel watch=None):
+    cpdef int read_head(self, Head head, double first, double total, Channel watch=None) except -1:
         """Read one head. `first`: seconds for its first byte, `total`: seconds for the rest (0: no bound).
 
         Returns HEAD, CLOSED, TORN, IDLE, SLOW or GONE; raises Malformed.
@@ -470,11 +470,11 @@ cdef class Channel:
         self.start = 0
         self.stop = size + pending
 
-    def hold(self, bytes data):
+    cpdef hold(self, bytes data):
         """Keep a head back until the first bytes of its body, or `flush`, so that both leave in one packet."""
         self.held = data if self.held is None else self.held + data
 
-    def send(self, bytes data, double timeout):
+    cpdef send(self, bytes data, double timeout):
         """Send what is held and `data`, all of it. Raises Broken."""
         if self.held is not None:
             data = self.held + data
@@ -718,8 +718,8 @@ cdef int _block(Flow flow, double t, double idle) except -1:
     return 0
 
 
-def pump(Flow a, Flow b=None, Channel stop=None, Channel watch=None, bint lead=False, double idle=0,
-         double until=0):
+cpdef int pump(Flow a, Flow b=None, Channel stop=None, Channel watch=None, bint lead=False, double idle=0,
+               double until=0) except -1:
     """Move one flow, or two in opposite directions, until both are done: FINISHED.
 
     stop:  return STOPPED as soon as this channel has something to read.

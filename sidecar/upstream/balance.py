@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The choice of a server: smooth weighted round robin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The exchange with a server: one request out, one response head back, the body left on its way.
 
 Law: a connection goes back to its pool only after an exchange that ended cleanly on both sides; on every other

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """One server's connections: urllib3 pools them, ours is the socket underneath.
 
 urllib3's documented hooks are replaced: `ConnectionCls` connects a channel, `QueueCls` is a plain stack. One
@@ -66,7 +67,7 @@ class ServerPool(HTTPConnectionPool):
 
     ConnectionCls = Connection  # type: ignore[assignment]
     QueueCls = Stack  # type: ignore[assignment]
-    pool: Stack
+    pool: Stack  # type: ignore[assignment]
 
     def __init__(self, address: Address, keepalive: int, keepalive_timeout: float) -> None:
         self.address = address

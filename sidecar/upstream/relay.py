@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The body of a server's response on its way to the client, and the tunnel after a 101."""
 
 from __future__ import annotations

@@ -66,12 +66,16 @@ cdef class RequestHead(Head):
     cdef str _host
     cdef int _absolute(self, const unsigned char *data, Py_ssize_t at, Py_ssize_t end) except -1
     cdef int _authority(self, Py_ssize_t at, Py_ssize_t size) except -1
+    cpdef bytes render(self, bytes target=*, bytes host=*, Names drop=*, bytes extra=*,
+                       bint upgrade=*, int framing=*, long long length=*, bint expect=*)
     cdef int _version(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t at, Py_ssize_t end) except -1
 
 cdef class ResponseHead(Head):
     cdef readonly int status
     cdef bytes request_method
     cdef Py_ssize_t reason_at, reason_len
+    cpdef bytes render(self, int framing, bint keep_alive, int client_version=*, Names drop=*,
+                       bytes extra=*, bint upgrade=*)
 
 cdef Py_ssize_t check_field(const unsigned char *data, Py_ssize_t start, Py_ssize_t end,
                             Py_ssize_t *value, Py_ssize_t *value_len) except -1

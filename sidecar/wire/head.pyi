@@ -26,6 +26,7 @@ class Head:
     version: int  # 10 or 11
     framing: int  # NONE, LENGTH, CHUNKED or CLOSE
     length: int  # bytes of the body when framing is LENGTH, else 0
+    has_date: bool
     keep_alive: bool  # whether the sender will reuse the connection after this message
     @property
     def raw(self) -> bytes: ...  # the section as it came, first line to empty line

@@ -613,8 +613,8 @@ cdef class RequestHead(Head):
         # h2c would carry requests past the routes (request smuggling); with it in the list nothing is upgraded.
         return None if b"h2c" in value.lower() or not value else value
 
-    def render(self, bytes target=None, bytes host=None, Names drop=None, bytes extra=b"",
-               bint upgrade=False, int framing=-1, long long length=0, bint expect=True):
+    cpdef bytes render(self, bytes target=None, bytes host=None, Names drop=None, bytes extra=b"",
+                       bint upgrade=False, int framing=-1, long long length=0, bint expect=True):
         cdef const unsigned char *raw = <const unsigned char *>PyBytes_AS_STRING(self._raw)
         cdef Py_ssize_t bound
         cdef Field *field
@@ -753,8 +753,8 @@ cdef class ResponseHead(Head):
     def upgrade(self):
         return self._value(self.upgrade_line) if self.upgrade_line >= 0 else None
 
-    def render(self, int framing, bint keep_alive, int client_version=11, Names drop=None, bytes extra=b"",
-               bint upgrade=False):
+    cpdef bytes render(self, int framing, bint keep_alive, int client_version=11, Names drop=None,
+                       bytes extra=b"", bint upgrade=False):
         cdef const unsigned char *raw = <const unsigned char *>PyBytes_AS_STRING(self._raw)
         cdef Field *field
         cdef int i

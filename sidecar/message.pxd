@@ -1,0 +1,37 @@
+# cython: language_level=3
+"""C side of message.py: what exists per request has its fields in a struct."""
+
+cdef class Attempt:
+    cdef public str server
+    cdef public bint reused
+    cdef public double connect
+    cdef public double first_byte
+    cdef public double total
+    cdef public int status
+    cdef public str reason
+
+cdef class Request:
+    cdef public list attempts
+    cdef public object body
+    cdef public str client
+    cdef public object client_channel
+    cdef public object drop
+    cdef public bytes extra
+    cdef public object head
+    cdef public str host
+    cdef public bytes host_header
+    cdef public object interim
+    cdef public str listener
+    cdef public object match
+    cdef public str path
+    cdef public int port
+    cdef public object route
+    cdef public str scheme
+    cdef public bytes target
+
+cdef class Response:
+    cdef public object head
+    cdef public object body
+    cdef public str reason
+    cdef public bytes extra
+    cdef public object drop

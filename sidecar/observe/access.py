@@ -1,0 +1,202 @@
+# cython: language_level=3, annotation_typing=False
+"""The access log: one line for each exchange, as JSON or for a person.
+
+This runs for every request: nothing is built that is not written, and what repeats is kept. Whatever a client
+sends, a line is one line of valid UTF-8, and in JSON a strict reader takes it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+from ..message import Attempt, Request
+from ..runtime import Clock
+from .text import fit, quoted, shown, time_text
+
+MAX_PATH: Final = 2048  # characters of the path with its query
+MAX_TEXT: Final = 255  # characters of every other text
+_MAX_KEPT: Final = 2048  # texts of one kind whose JSON is kept
+
+#: 0 … 999 as three digits: to format a float takes twice as long.
+_THOUSANDTHS: Final = tuple(f"{number:03d}" for number in range(1000))
+
+
+class Output(Protocol):
+    """Where lines go; a Writer."""
+
+    def write(self, line: bytes) -> None:
+        """Take one complete line."""
+
+
+class _Texts(dict[str | bytes, str]):
+    """text → its JSON behind a prefix, made when first asked for. With a prefix, no text gives nothing."""
+
+    __slots__ = ("_prefix",)
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self._prefix = prefix
+
+    def __missing__(self, text: str | bytes) -> str:
+        if len(self) >= _MAX_KEPT:  # clients choose some of the texts
+            self.clear()
+        json = self._prefix + quoted(fit(text, MAX_TEXT)) if text or not self._prefix else ""
+        self[text] = json
+        return json
+
+
+class AccessLog:
+    """The access lines of one output."""
+
+    __slots__ = (
+        "_console",
+        "_date",
+        "_millis",
+        "_reasons",
+        "_routes",
+        "_second",
+        "_stamp",
+        "_texts",
+        "_write",
+    )
+
+    def __init__(self, output: Output, fmt: Literal["json", "console"], clock: Clock) -> None:
+        self._write = output.write
+        self._console = fmt == "console"
+        self._date = clock.time
+        self._millis = -1  # the moment of the last line, since 1970
+        self._stamp = ""  # its text
+        self._second = ""  # the text of its second, with the point
+        self._texts = _Texts()
+        self._routes = _Texts(',"route":')
+        self._reasons = _Texts(',"reason":')
+
+    def record(
+        self, request: Request, status: int, reason: str, received: int, sent: int, duration: float
+    ) -> None:
+        """Log one exchange that is over: bytes from and to the client, seconds in all."""
+        millis = int(self._date() * 1000.0)
+        if millis != self._millis:
+            self._renew(millis)
+        if self._console:
+            self._write(_console_line(self._stamp, request, status, reason, (received, sent, duration)))
+            return
+        head = request.head
+        origin = head.origin
+        path = (
+            origin.decode("utf-8", "backslashreplace") if len(origin) <= MAX_PATH else fit(origin, MAX_PATH)
+        )
+        texts = self._texts
+        attempts = request.attempts
+        if len(attempts) == 1:
+            server = texts[attempts[0].server]
+            upstream, tried = ',"upstream":', _attempt(attempts[0], server)
+        else:
+            upstream, server, tried = self._tried(attempts)
+        route = "" if request.route is None else self._routes[request.route.name]
+        micros = int(duration * 1e6)
+        line = (
+            f'{{"time":"{self._stamp}","client":{texts[request.client]},"method":{texts[head.method]}'
+            f',"host":{texts[request.host]},"path":{quoted(path)}{route},"listener":{texts[request.listener]}'
+            f'{upstream}{server},"status":{status}{self._reasons[reason]},"received":{received},"sent":{sent}'
+            f',"duration_ms":{micros // 1000}.{_THOUSANDTHS[micros % 1000]},"attempts":[{tried}]}}\n'
+        )
+        self._write(line.encode())
+
+    def refused(self, client: str, listener: str, status: int, reason: str, sent: int) -> None:
+        """Log what could not be read as a request: no method, no host, no path."""
+        self._renew(int(self._date() * 1000.0))
+        if self._console:
+            line = f"{self._stamp} {status} - - - client={_word(client)} sent={sent} listener={_word(listener)}"
+            self._write(f"{line} reason={_word(reason)}\n".encode())
+            return
+        texts = self._texts
+        self._write(
+            f'{{"time":"{self._stamp}","client":{texts[client]},"listener":{texts[listener]},"status":{status}'
+            f'{self._reasons[reason]},"received":0,"sent":{sent},"attempts":[]}}\n'.encode()
+        )
+
+    def _renew(self, millis: int) -> None:
+        """The text of another moment; that of its second is kept."""
+        if millis // 1000 != self._millis // 1000:
+            self._second = time_text(millis // 1000)[:20]
+        self._stamp = f"{self._second}{_THOUSANDTHS[millis % 1000]}Z"
+        self._millis = millis
+
+    def _tried(self, attempts: list[Attempt]) -> tuple[str, str, str]:
+        """(name of the upstream field, the last server, all attempts) when there is not exactly one."""
+        if not attempts:
+            return "", "", ""
+        servers = [self._texts[attempt.server] for attempt in attempts]
+        return ',"upstream":', servers[-1], ",".join([_attempt(one, server) for one, server in zip(attempts, servers, strict=True)])
+
+
+def _attempt(attempt: Attempt, server: str) -> str:
+    """One element of `attempts`; `server` is JSON already."""
+    first, total = attempt.first_byte, attempt.total
+    reused = "true" if attempt.reused else "false"
+    if attempt.connect < 0.0 and first >= 0.0 and total >= 0.0 and not attempt.reason:
+        # The usual one, on a kept connection, in one piece.
+        one, two = int(first * 1e6), int(total * 1e6)
+        return (
+            f'{{"server":{server},"status":{attempt.status},"reused":{reused}'
+            f',"first_byte_ms":{one // 1000}.{_THOUSANDTHS[one % 1000]}'
+            f',"total_ms":{two // 1000}.{_THOUSANDTHS[two % 1000]}}}'
+        )
+    text = f'{{"server":{server},"status":{attempt.status},"reused":{reused}'
+    if attempt.connect >= 0.0:
+        text += f',"connect_ms":{_millis(attempt.connect)}'
+    if first >= 0.0:
+        text += f',"first_byte_ms":{_millis(first)}'
+    if total >= 0.0:
+        text += f',"total_ms":{_millis(total)}'
+    if attempt.reason:
+        text += f',"reason":{quoted(fit(attempt.reason, MAX_TEXT))}'
+    return text + "}"
+
+
+def _millis(seconds: float) -> str:
+    """Milliseconds with three decimals, cut off."""
+    micros = int(seconds * 1e6)
+    return f"{micros // 1000}.{_THOUSANDTHS[micros % 1000]}"
+
+
+def _console_line(
+    stamp: str, request: Request, status: int, reason: str, moved: tuple[int, int, float]
+) -> bytes:
+    """`time status method host path duration key=value …`; `moved` is (received, sent, seconds)."""
+    received, sent, duration = moved
+    words = [
+        f"{stamp} {status}",
+        _word(request.head.method),
+        _word(request.host),
+        shown(fit(request.head.origin, MAX_PATH)),
+        f"{_millis(duration)}ms client={_word(request.client)} received={received} sent={sent}",
+    ]
+    if request.route is not None:
+        words.append(f"route={_word(request.route.name)}")
+    words.append(f"listener={_word(request.listener)}")
+    if reason:
+        words.append(f"reason={_word(reason)}")
+    words += [f"upstream={_console_attempt(attempt)}" for attempt in request.attempts]
+    return (" ".join(words) + "\n").encode()
+
+
+def _console_attempt(attempt: Attempt) -> str:
+    """`server(status,reused,connect=…ms,…)`."""
+    text = f"{_word(attempt.server)}({attempt.status}"
+    if attempt.reused:
+        text += ",reused"
+    if attempt.connect >= 0.0:
+        text += f",connect={_millis(attempt.connect)}ms"
+    if attempt.first_byte >= 0.0:
+        text += f",first_byte={_millis(attempt.first_byte)}ms"
+    if attempt.total >= 0.0:
+        text += f",total={_millis(attempt.total)}ms"
+    if attempt.reason:
+        text += f",{_word(attempt.reason)}"
+    return text + ")"
+
+
+def _word(text: str | bytes) -> str:
+    return shown(fit(text, MAX_TEXT))

@@ -1,0 +1,1 @@
+"""Requests to routes: conditions, order, templates, and why a route was chosen."""

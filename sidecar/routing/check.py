@@ -1,0 +1,111 @@
+"""From the sections of a configuration to the routers of its listeners, and what is wrong with them together."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ..config.merge import Configuration
+from ..net.settings import ListenerSettings
+from ..upstream.settings import UpstreamSettings
+from .ambiguity import Ambiguity, ambiguities
+from .reach import unreachable
+from .settings import RouteSettings
+from .table import Route, Router
+
+_KIND = RouteSettings.KIND
+
+
+def build(configuration: Configuration) -> dict[str, Router]:
+    """A router for each listener, by its name. A route of several listeners is the same object in each."""
+    routes = [Route(name, settings) for name, settings in configuration.named(RouteSettings).items()]
+    return {name: Router(_of(name, routes)) for name in configuration.named(ListenerSettings)}
+
+
+def everywhere(configuration: Configuration) -> Router:
+    """A router for a listener that is not configured yet: the routes that are bound to none."""
+    return Router(
+        Route(name, settings)
+        for name, settings in configuration.named(RouteSettings).items()
+        if not settings.listener
+    )
+
+
+def _of(listener: str, routes: Iterable[Route]) -> Iterator[Route]:
+    return (route for route in routes if not route.settings.listener or listener in route.settings.listener)
+
+
+def check(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """(mistakes, warnings): whole lines for the user, about routes that each by itself are sound."""
+    mistakes = [*_unknown(configuration), *_idle(configuration)]
+    warnings: list[str] = []
+    # An ambiguity or a hidden route shows on every listener; it is told once.
+    lines: dict[str, bool] = {}
+    for router in (*build(configuration).values(), everywhere(configuration)):
+        for found in ambiguities(router.entries):
+            lines.setdefault(_told(configuration, found), found.is_certain)
+        for hidden, by in unreachable(router):
+            text = f"is never reached: {_named(configuration, by)} takes all its requests before"
+            lines.setdefault(configuration.mistake(_KIND, hidden, "", text), False)
+    for line, is_certain in lines.items():
+        (mistakes if is_certain else warnings).append(line)
+    return mistakes, warnings
+
+
+def _named(configuration: Configuration, route: str) -> str:
+    return f"[route {route}] ({configuration.origin(_KIND, route, '')})"
+
+
+def _told(configuration: Configuration, found: Ambiguity) -> str:
+    first, second = found.one.route.name, found.other.route.name
+    text = (
+        f"is as good as {_named(configuration, first)} for {found.example}: "
+        "give one of them a higher priority, or another condition"
+    )
+    return configuration.mistake(_KIND, second, "", text)
+
+
+def _unknown(configuration: Configuration) -> Iterator[str]:
+    upstreams = list(configuration.named(UpstreamSettings))
+    listeners = list(configuration.named(ListenerSettings))
+    for name, settings in configuration.named(RouteSettings).items():
+        if settings.upstream and settings.upstream not in upstreams:
+            text = unknown_name("upstream", settings.upstream, upstreams)
+            yield configuration.mistake(_KIND, name, "upstream", text)
+        for listener in settings.listener:
+            if listener not in listeners:
+                text = unknown_name("listener", listener, listeners)
+                yield configuration.mistake(_KIND, name, "listener", text)
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """What to say about the name of a section that there is not."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        advice = f"did you mean {near[0]}?"
+    else:
+        advice = f"known are {', '.join(known[:12])}" if known else f"add [{kind} {name}]"
+    return f"there is no [{kind} {name}]: {advice}"
+
+
+def _idle(configuration: Configuration) -> Iterator[str]:
+    """Options that do nothing where they are written; `[defaults route]` may give them for other routes."""
+    found = [
+        (configuration.origin(_KIND, name, key), name, key, text)
+        for name, settings in configuration.named(RouteSettings).items()
+        for key, text in settings.idle()
+    ]
+    if not found:
+        return
+    # A line of `[defaults route]` is the origin of a value in every route that does not write its own.
+    keys = {key for _, _, key, _ in found}
+    uses = Counter(
+        origin
+        for name in configuration.named(RouteSettings)
+        for key in keys
+        if (origin := configuration.origin(_KIND, name, key)) is not None
+    )
+    for origin, name, key, text in found:
+        if origin is not None and uses[origin] == 1:
+            yield configuration.mistake(_KIND, name, key, text)

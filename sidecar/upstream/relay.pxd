@@ -1,0 +1,27 @@
+# cython: language_level=3
+"""C side of relay.py."""
+
+from ..message cimport Attempt
+from ..net.channel cimport Channel, Flow
+from ..wire.head cimport ResponseHead
+
+cdef class Relay:
+    cdef Attempt _attempt
+    cdef object _connection
+    cdef object _elapsed
+    cdef ResponseHead _head
+    cdef object _pool
+    cdef public long long moved
+    cdef public double read_timeout
+    cdef public double until
+    cdef public Flow upload
+    cpdef send_to(self, Channel client, int framing, double write_timeout)
+
+cdef class Tunnel:
+    cdef Attempt _attempt
+    cdef object _connection
+    cdef object _elapsed
+    cdef double _idle
+    cdef public long long moved
+    cdef public object upload
+    cpdef send_to(self, Channel client, int framing, double write_timeout)

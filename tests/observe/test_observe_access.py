@@ -1,0 +1,194 @@
+"""One exchange, one line, whatever the client sent."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.message import Attempt, Request
+from sidecar.observe.access import MAX_PATH, MAX_TEXT, AccessLog
+from sidecar.runtime import FakeClock
+
+TEXT = st.text(st.characters(), max_size=30)
+BYTES = st.one_of(st.binary(max_size=30), TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")))
+
+
+class Lines(list[bytes]):
+    """An output that remembers."""
+
+    def write(self, line: bytes) -> None:
+        self.append(line)
+
+
+def ask(
+    method: bytes = b"GET",
+    origin: bytes = b"/a?b=c",
+    host: str = "example.com",
+    client: str = "203.0.113.7",
+    route: str | None = "api",
+    attempts: tuple[Attempt, ...] = (),
+) -> Request:
+    head = SimpleNamespace(method=method, origin=origin, host=host)
+    request = Request(cast(Any, head), "/", client, "https", "public")
+    request.route = route if route is None else SimpleNamespace(name=route)
+    request.attempts = list(attempts)
+    return request
+
+
+def tried(server: str = "127.0.0.1:8001", **fields: object) -> Attempt:
+    attempt = Attempt(server)
+    for name, value in fields.items():
+        setattr(attempt, name, value)
+    return attempt
+
+
+def line_of(
+    request: Request,
+    *,
+    fmt: Literal["json", "console"] = "json",
+    status: int = 200,
+    reason: str = "",
+    duration: float = 0.0125,
+) -> bytes:
+    lines = Lines()
+    AccessLog(lines, fmt, FakeClock()).record(request, status, reason, 7, 512, duration)
+    return lines[0]
+
+
+def strict(line: bytes) -> Any:
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    value = json.loads(line.decode("utf-8"))
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # no lone surrogate
+    return value
+
+
+def test_fields_stand_in_their_order() -> None:
+    attempt = tried(status=200, reused=True, first_byte=0.000812, total=0.0011)
+    assert line_of(ask(attempts=(attempt,))) == (
+        b'{"time":"2023-11-14T22:13:20.000Z","client":"203.0.113.7","method":"GET","host":"example.com",'
+        b'"path":"/a?b=c","route":"api","listener":"public","upstream":"127.0.0.1:8001","status":200,'
+        b'"received":7,"sent":512,"duration_ms":12.500,"attempts":[{"server":"127.0.0.1:8001","status":200,'
+        b'"reused":true,"first_byte_ms":0.812,"total_ms":1.100}]}\n'
+    )
+
+
+def test_what_is_absent_is_left_out() -> None:
+    fields = strict(line_of(ask(route=None), status=404, reason="no_route"))
+    assert "route" not in fields
+    assert "upstream" not in fields
+    assert fields["reason"] == "no_route"
+    assert fields["attempts"] == []
+
+
+def test_every_attempt_is_told_and_the_last_server_on_top() -> None:
+    first = tried("a:1", connect=0.25, reason="connection_refused")
+    second = tried("b:2", connect=0.5, first_byte=1.0, total=12.3456, status=201)
+    fields = strict(line_of(ask(attempts=(first, second)), status=201))
+    assert fields["upstream"] == "b:2"
+    assert fields["attempts"] == [
+        {"server": "a:1", "status": 0, "reused": False, "connect_ms": 250.0, "reason": "connection_refused"},
+        {
+            "server": "b:2",
+            "status": 201,
+            "reused": False,
+            "connect_ms": 500.0,
+            "first_byte_ms": 1000.0,
+            "total_ms": 12345.6,
+        },
+    ]
+
+
+def test_a_single_attempt_that_failed_keeps_its_reason() -> None:
+    fields = strict(line_of(ask(attempts=(tried(total=5.0, reason="response_timeout"),)), status=504))
+    assert fields["attempts"][0]["total_ms"] == 5000.0
+    assert fields["attempts"][0]["reason"] == "response_timeout"
+
+
+def test_the_time_follows_the_clock() -> None:
+    lines, clock = Lines(), FakeClock(date=1_700_000_000.999)
+    log = AccessLog(lines, "json", clock)
+    for step in (0.0, 0.0, 0.001, 86_400.5, -100.0):
+        clock.advance(step)
+        log.record(ask(), 200, "", 0, 0, 0.0)
+    assert [strict(line)["time"][8:] for line in lines] == [
+        "14T22:13:20.999Z",
+        "14T22:13:20.999Z",
+        "14T22:13:21.000Z",
+        "15T22:13:21.500Z",
+        "15T22:11:41.500Z",
+    ]
+
+
+def test_long_texts_are_cut_with_a_mark() -> None:
+    fields = strict(line_of(ask(origin=b"/" * 9000, host="h" * 9000, method=b"M" * 9000)))
+    assert len(fields["path"]) == MAX_PATH
+    assert len(fields["host"]) == len(fields["method"]) == MAX_TEXT
+    assert fields["path"][-1] == fields["host"][-1] == fields["method"][-1] == "…"
+
+
+def test_bytes_that_are_no_text_are_spelled_out() -> None:
+    assert strict(line_of(ask(origin=b"/\xff\xc3\xa4")))["path"] == "/\\xff\xe4"
+
+
+def test_strangers_texts_do_not_pile_up() -> None:
+    log = AccessLog(Lines(), "json", FakeClock())
+    for number in range(5000):
+        log.record(ask(host=f"{number}.example"), 200, "", 0, 0, 0.0)
+    assert len(log._texts) <= 2048
+
+
+def test_absent_reasons_survive_many_reasons() -> None:
+    lines = Lines()
+    log = AccessLog(lines, "json", FakeClock())
+    for number in range(3000):
+        log.record(ask(), 400, f"malformed_{number}", 0, 0, 0.0)
+    log.record(ask(), 200, "", 0, 0, 0.0)
+    assert "reason" not in strict(lines[-1])
+
+
+def test_a_person_gets_one_readable_line() -> None:
+    attempt = tried(status=502, reused=True, connect=0.001, first_byte=0.002, total=0.003, reason="dns_error")
+    line = line_of(ask(attempts=(attempt,)), fmt="console", status=502, reason="dns_error")
+    assert line == (
+        b"2023-11-14T22:13:20.000Z 502 GET example.com /a?b=c 12.500ms "
+        b"client=203.0.113.7 received=7 sent=512 route=api listener=public reason=dns_error "
+        b"upstream=127.0.0.1:8001(502,reused,connect=1.000ms,first_byte=2.000ms,total=3.000ms,dns_error)\n"
+    )
+
+
+def test_a_person_is_not_shown_what_is_absent() -> None:
+    line = line_of(ask(route=None, attempts=(tried("a:1"),)), fmt="console")
+    assert line.endswith(b"listener=public upstream=a:1(0)\n")
+
+
+@given(BYTES, BYTES, TEXT, TEXT, TEXT)
+def test_whatever_comes_json_is_one_strict_line_of_all_fields(
+    method: bytes, origin: bytes, host: str, client: str, other: str
+) -> None:
+    request = ask(method, origin, host, client, other, (tried(other, reason=other), tried(other)))
+    fields = strict(line_of(request, reason=other))
+    assert list(fields)[:5] == ["time", "client", "method", "host", "path"]
+    assert list(fields)[-4:] == ["received", "sent", "duration_ms", "attempts"]
+    assert ("reason" in fields) == ("route" in fields) == bool(other)
+
+
+@given(BYTES, BYTES, TEXT, TEXT, TEXT)
+def test_whatever_comes_a_person_gets_one_printable_line(
+    method: bytes, origin: bytes, host: str, client: str, other: str
+) -> None:
+    request = ask(method, origin, host, client, other, (tried(other, reason=other),))
+    text = line_of(request, fmt="console", reason=other).decode()
+    assert text.endswith("\n")
+    assert text[:-1].isprintable()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.floats(0, 1e6))
+def test_valid_text_and_times_come_back(path: str, duration: float) -> None:
+    fields = strict(line_of(ask(origin=path.encode()), duration=duration))
+    assert fields["path"] == path
+    assert abs(fields["duration_ms"] - duration * 1e3) < 0.002

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import REASONS, Failure, Malformed
+from sidecar.message import Response
+from sidecar.respond import PHRASES, failure
+from sidecar.wire.head import LENGTH, NONE
+
+
+def sent(response: Response) -> bytes:
+    framing = NONE if response.body is None else LENGTH
+    return response.head.render(framing, True) + (response.body or b"")
+
+
+def test_a_failure_names_its_reason_and_nothing_else() -> None:
+    response = failure(Failure("connection_refused", "10.0.0.7:8001 said no"), b"GET")
+    assert response.reason == "connection_refused"
+    assert sent(response) == (
+        b"HTTP/1.1 502 Bad Gateway\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Cache-Control: no-store\r\n"
+        b'Proxy-Status: sidecar; error=connection_refused; details="connection_refused"\r\n'
+        b"Content-Length: 36\r\n"
+        b"\r\n"
+        b"502 Bad Gateway: connection_refused\n"
+    )
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_becomes_a_response(reason: str) -> None:
+    verdict = REASONS[reason]
+    response = failure(Failure(reason), b"GET")
+    assert response.head.status == verdict.status
+    assert response.body == f"{verdict.status} {PHRASES[verdict.status]}: {reason}\n".encode()
+    assert response.head.get(b"proxy-status") == (
+        f'sidecar; error={verdict.proxy_error}; details="{reason}"'.encode()
+    )
+    assert (response.head.get(b"retry-after") is not None) == (verdict.status == 503)
+    assert response.head.get(b"server") is None
+
+
+@pytest.mark.parametrize("status", [400, 405, 414, 417, 431, 501, 505])
+def test_a_malformed_request_names_the_broken_rule(status: int) -> None:
+    response = failure(Malformed("some_rule", status), b"GET")
+    assert response.reason == "malformed_request"
+    assert (response.head.status, response.body) == (
+        status,
+        f"{status} {PHRASES[status]}: some_rule\n".encode(),
+    )
+    assert response.head.get(b"proxy-status") == b'sidecar; error=http_request_error; details="some_rule"'
+    assert (response.head.get(b"allow") is not None) == (status == 405)
+
+
+def test_the_status_of_the_failure_itself_counts() -> None:
+    assert failure(Failure("no_route", status=421), b"GET").head.status == 421
+    assert failure(Failure("no_route", status=599), b"GET").body == b"599 Unknown: no_route\n"
+
+
+def test_head_gets_the_length_but_no_body() -> None:
+    get, head = failure(Failure("no_route"), b"GET"), failure(Failure("no_route"), b"HEAD")
+    assert head.body is None
+    assert sent(get).startswith(sent(head))
+    assert head.head.get(b"content-length") == str(len(get.body)).encode()
+
+
+def test_responses_share_a_head_but_not_their_edits() -> None:
+    first, second = failure(Failure("no_route"), b"GET"), failure(Failure("no_route"), b"POST")
+    first.extra = b"X-A: 1\r\n"
+    assert first.head is second.head
+    assert second.extra == b""
