@@ -1,4 +1,4 @@
-"""Assembly: from a configuration to listeners that serve it. Knows all the others; nobody knows it but `process`.
+"""Assembly: from a configuration to listeners that serve it. It knows all the others.
 
 Law: build → bind → swap one reference → let the old finish. A build that fails changes nothing.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from gevent.pool import Pool
@@ -66,7 +67,8 @@ def _dispatch(router: Router) -> Handler:
         if route is None:
             raise Failure("no_route")
         request.route = route
-        return route.handler(request)
+        response: Response = route.handler(request)
+        return response
 
     return handle
 
@@ -104,7 +106,9 @@ class _Bound:
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
-    def __init__(self, event: Event, access: Callable[[], AccessLog | None], now: Callable[[], float]) -> None:
+    def __init__(
+        self, event: Event, access: Callable[[], AccessLog | None], now: Callable[[], float]
+    ) -> None:
         self._event = event
         self._access = access
         self._now = now
@@ -155,9 +159,8 @@ class Application:
         servers = []
         for server in settings.server.values():
             key = ("server", server.address, settings.keepalive, settings.keepalive_timeout)
-            pool = self._kept.claim(
-                key, lambda: ServerPool(server.address, settings.keepalive, settings.keepalive_timeout)
-            )
+            make = partial(ServerPool, server.address, settings.keepalive, settings.keepalive_timeout)
+            pool = self._kept.claim(key, make)
             servers.append((Server(str(server.address), pool), server.weight))
         return RoundRobin(servers)
 
@@ -196,7 +199,9 @@ class Application:
                 fresh[address] = bound
             except OSError as error:
                 mistakes.append(
-                    configuration.mistake("listener", serving.name, "bind", f"{address}: {_bind_advice(error)}")
+                    configuration.mistake(
+                        "listener", serving.name, "bind", f"{address}: {_bind_advice(error)}"
+                    )
                 )
         if mistakes:
             for bound in fresh.values():

@@ -91,7 +91,9 @@ class ConfigurationError(SidecarError):
 class Broken(SidecarError):
     """Bytes that could not be moved. `side` is the end that failed, `what` how."""
 
-    def __init__(self, side: Literal["source", "sink"], what: Literal["ended", "reset", "timeout", "too_large"]):
+    def __init__(
+        self, side: Literal["source", "sink"], what: Literal["ended", "reset", "timeout", "too_large"]
+    ):
         super().__init__(side, what)
         self.side = side
         self.what = what

@@ -33,7 +33,10 @@ class Kept:
 
     def claim(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value of `key`, kept from an earlier generation or made now."""
-        value = self._claimed.get(key) or self._values.get(key) or make()
+        # Values may be falsy (an empty cache): only their presence counts.
+        value = self._claimed[key] if key in self._claimed else self._values.get(key)
+        if value is None:
+            value = make()
         self._claimed[key] = value
         return cast(T, value)
 

@@ -89,9 +89,8 @@ class Process:
         try:
             writer = self._writer(settings.access_log)
         except OSError as error:
-            raise ConfigurationError(
-                [f"[sidecar] access_log: {settings.access_log}: {error.strerror}: make it writable, or name another"]
-            ) from error
+            advice = f"{settings.access_log}: {error.strerror}: make it writable, or name another"
+            raise ConfigurationError([f"[sidecar] access_log: {advice}"]) from error
         return AccessLog(writer, self._format(settings, writer), self._clock)
 
     # -- life
@@ -105,7 +104,9 @@ class Process:
         watch = Watch(self._directory, lambda: reloader.request(WATCH), self._event)
         watch.start()
         self._handle_signals(reloader)
-        self._event("started", version=__version__, pid=os.getpid(), conf=str(self._directory), descriptors=limit)
+        self._event(
+            "started", version=__version__, pid=os.getpid(), conf=str(self._directory), descriptors=limit
+        )
         self._stop.wait()
         watch.stop()
         reloader.stop()

@@ -1,8 +1,8 @@
 # cython: language_level=3, annotation_typing=False
 """One client connection: heads in, responses out, until either side has had enough.
 
-Law: this is the only place where a failure becomes a response, and the only one that knows a client's channel. It
-knows no feature: what happens to a request is the handler's business.
+Law: this is the only place where a failure becomes a response, and the only one that knows a client's
+channel. It knows no feature: what happens to a request is the handler's business.
 """
 
 from __future__ import annotations
@@ -67,13 +67,26 @@ class Serving:
         self.write_timeout: float = settings.write_timeout
         self.idle_timeout: float = settings.idle_timeout
         self.addresses = ClientAddress(settings.trusted_proxies)
-        self.ended = False  # the listener is gone, or the process drains: connections end after their exchange
+        self.ended = (
+            False  # the listener is gone, or the process drains: connections end after their exchange
+        )
 
 
 class Session:
     """A client connection being served. `serving()` gives the current generation's settings."""
 
-    __slots__ = ("_channel", "_client", "_fixed", "_idle", "_known", "_now", "_peer", "_port", "_serving", "_trusted")
+    __slots__ = (
+        "_channel",
+        "_client",
+        "_fixed",
+        "_idle",
+        "_known",
+        "_now",
+        "_peer",
+        "_port",
+        "_serving",
+        "_trusted",
+    )
 
     def __init__(
         self, channel: Channel, peer: str, port: int, serving: Callable[[], Serving], now: Callable[[], float]
@@ -172,7 +185,7 @@ class Session:
         return keep
 
     def _answer(self, request: Request, serving: Serving) -> Response | None:
-        """The handler's response, or the one that its failure becomes; None when there is nobody to answer."""
+        """The handler's response, or the one that its failure becomes; None when nobody is there."""
         head = request.head
         try:
             request.path = normal_path(head.path)
@@ -259,7 +272,9 @@ class Session:
         started = self._now()
         self._channel.send(data, serving.write_timeout)
         if serving.log is not None:
-            serving.log.refused(self._client, serving.name, response.head.status, _why(error), self._channel.sent - sent)
+            serving.log.refused(
+                self._client, serving.name, response.head.status, _why(error), self._channel.sent - sent
+            )
         self._channel.linger(max(_LINGER - (self._now() - started), 0.1))
         return False
 

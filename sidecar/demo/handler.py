@@ -32,8 +32,6 @@ class Handler(BaseHTTPRequestHandler):
     """One connection; a greenlet where the standard library is patched, else a thread."""
 
     protocol_version = "HTTP/1.1"
-    server_version = "sidecar-demo"
-    sys_version = ""
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n%(explain)s\n"
     timeout = _TIMEOUT
@@ -50,6 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         if name.startswith("do_"):
             return self._answer
         raise AttributeError(name)
+
+    def version_string(self) -> str:
+        """The field Server."""
+        return "sidecar-demo"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nobody reads a log of this server."""

@@ -14,7 +14,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestBody:
-    """A request body; it is whole until a flow has taken bytes of it."""
+    """A request body; it is whole until bytes of it have left the client's channel."""
 
     __slots__ = ("_channel", "_flow", "_timeout", "continued", "expects", "framing", "length", "limit")
 
@@ -37,7 +37,7 @@ class RequestBody:
     @property
     def is_whole(self) -> bool:
         """Whether everything of the body is still to be had."""
-        return self._flow is None or self._flow.moved == 0
+        return self._flow is None or self._flow.whole
 
     @property
     def moved(self) -> int:
@@ -47,16 +47,23 @@ class RequestBody:
     def flow(self, sink: Channel, write_timeout: float) -> Flow:
         """The body's way to `sink`, where the request's head is held."""
         self._flow = Flow(
-            self._channel, sink, self.framing, self.length, self.framing, self._timeout, write_timeout, self.limit
+            self._channel,
+            sink,
+            self.framing,
+            self.length,
+            self.framing,
+            self._timeout,
+            write_timeout,
+            self.limit,
         )
         return self._flow
 
     def fill(self, size: int) -> None:
         """Read ahead until the body, or `size` bytes of it, are in memory. Raises Failure."""
-        if self.expects and self._channel.pending == 0:
-            self.continued = True
-            self._channel.send(_CONTINUE, self._timeout)
         try:
+            if self.expects and self._channel.pending == 0:
+                self.continued = True
+                self._channel.send(_CONTINUE, self._timeout)
             if self.framing == LENGTH:
                 complete = self._channel.fill(min(size, self.length), self._timeout)
             else:
@@ -82,7 +89,7 @@ class RequestBody:
         return True
 
     def settle(self) -> bool:
-        """After the response: whether nothing of the body is left that the next request would have to wait for."""
+        """After the response: whether nothing of the body is left in the way of the next request."""
         if self._flow is not None:
             return self._flow.done and self._flow.broken is None
         if self.framing == LENGTH and self._channel.pending >= self.length:

@@ -90,6 +90,7 @@ cdef class Flow:
     cdef readonly bint done
     cdef readonly object broken
     cdef readonly long long moved
+    cdef readonly bint whole        # nothing of the body has left the source's buffer: another flow can begin anew
     cdef int step(self) except -1
     cdef int _produce(self) except -1
     cdef int _fill(self) except -99

@@ -53,6 +53,7 @@ class Flow:
     done: bool
     broken: SidecarError | None
     moved: int  # bytes of the body, framing excluded
+    whole: bool  # nothing of the body has left the source's buffer: another flow can begin anew
     half_close: bool
     def __init__(
         self,

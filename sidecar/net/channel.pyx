@@ -188,6 +188,16 @@ cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) exce
     return 1
 
 
+cdef bint has_news(Channel channel) noexcept:
+    """Whether there is something to read, be it an end. A set READ only says that nobody has looked lately."""
+    cdef unsigned char byte
+    if channel.stop > channel.start:
+        return True
+    if channel.ready & READ and recv(channel.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 and errno == EAGAIN:
+        channel.ready &= ~READ
+    return bool(channel.ready & READ)
+
+
 cdef class Channel:
     """A connected socket. `readable`: whether to try reading before waiting (an accepted one has data soon)."""
 
@@ -199,6 +209,8 @@ cdef class Channel:
     def __dealloc__(self):
         if self.fd >= 0:
             c_close(self.fd)
+        if self.poller is not None:
+            self.poller._forget(<void *>self)
         if self.buffer != NULL:
             give_back(self.buffer, self.size)
 
@@ -274,12 +286,12 @@ cdef class Channel:
 
     cpdef bint unpark(self) except -1:
         """Back to work. Returns False when the peer has ended the connection or sent something unasked."""
-        cdef unsigned char byte
         self.parked = None
         self.deadline = 0
-        if self.fd < 0 or self.ready & (READ | HUP) or self.stop > self.start:
+        if self.fd < 0 or self.ready & HUP or self.stop > self.start:
             return False
-        return recv(self.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 and errno == EAGAIN
+        self.ready |= READ
+        return not has_news(self)
 
     # -- bytes in and out
 
@@ -508,8 +520,8 @@ cdef class Channel:
             return -1
         if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0:
             return errno
-        # Events from before the connection was made (a fresh socket reports a hang-up) mean nothing.
-        self.ready = WRITE | (self.ready & READ if not error else 0)
+        # What came with the connection stays known: a server may speak, and even end, at once.
+        self.ready = WRITE if error else self.ready | WRITE
         return error
 
     # -- the end
@@ -583,6 +595,7 @@ cdef class Flow:
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.limit = limit
+        self.whole = True
         if framing_in == BY_CHUNKS:
             self.decoder = ChunkedDecoder()
         self.state = MORE
@@ -590,6 +603,7 @@ cdef class Flow:
             self.final = True
             if sink.held is not None:
                 self._take_held()
+            self._close_framing()
 
     def _take_held(self):
         self.front = self.sink.held
@@ -605,6 +619,9 @@ cdef class Flow:
         """Move without blocking as much as one turn allows; says why it stopped."""
         cdef Py_ssize_t count
         self.budget = TURN
+        # The pieces point into the source's buffer, which a closed channel has given back.
+        if self.source.fd < 0 or self.sink.fd < 0:
+            raise Broken("source" if self.source.fd < 0 else "sink", "reset")
         while True:
             while self.first < self.last:
                 count = self.sink._sendv(&self.pieces[self.first], self.last - self.first)
@@ -621,8 +638,10 @@ cdef class Flow:
                     self.pieces[self.first].iov_len -= count
             self.first = self.last = 0
             self.front = None
-            self.source.start += self.taken
-            self.taken = 0
+            if self.taken:
+                self.source.start += self.taken
+                self.taken = 0
+                self.whole = False
             if self.final:
                 self.done = True
                 if self.half_close:
@@ -636,6 +655,7 @@ cdef class Flow:
                     if self.sink.held is not None:
                         self._take_held()
                         continue
+                    self.source._release()
                     return WANT_READ
                 if count == 0:
                     if self.framing_in != BY_CLOSE:
@@ -674,8 +694,11 @@ cdef class Flow:
             self.taken = size
             self.final = self.remaining == 0
         elif self.framing_in == BY_CHUNKS:
+            self.whole = False
             size = self.decoder.decode(data, size, &self.taken)
             self.final = self.decoder.done
+            # What is not passed on (sizes, extensions) takes time too.
+            self.budget -= self.taken - size
         else:
             self.taken = size
         self.moved += size
@@ -751,7 +774,7 @@ cpdef int pump(Flow a, Flow b=None, Channel stop=None, Channel watch=None, bint 
         if b is None or b.done:
             if a.done or lead:
                 return FINISHED
-        if stop is not None and stop.ready & READ:
+        if stop is not None and has_news(stop):
             return STOPPED
         if watch is not None and watch.ready & HUP:
             raise Broken("sink", "ended")

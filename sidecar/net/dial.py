@@ -5,12 +5,12 @@ A numeric address and a UNIX socket never go near a resolver.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 from ipaddress import ip_address
 from typing import Any, Final
 
-import _socket
 import gevent.socket
 
 from ..config.addresses import Address
@@ -77,7 +77,7 @@ def _connect(target: Target, timeout: float) -> Channel:
     if code == 0:
         return channel
     channel.close()
-    if code == -1:
+    if code in (-1, errno.ETIMEDOUT):
         raise Failure("connection_timeout", f"{address}", repeatable=True)
     reason = "connection_refused" if code in _REFUSED else "connection_failed"
     raise Failure(reason, f"{address}: {os.strerror(code)}", repeatable=True)

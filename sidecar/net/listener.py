@@ -1,7 +1,7 @@
 """Listening sockets: gevent's StreamServer, accepting channels instead of socket objects.
 
-Running out of descriptors, or reaching the bound on connections, pauses accepting: clients wait in the kernel's
-backlog, nothing spins and nobody gets an error.
+Running out of descriptors, or reaching the bound on connections, pauses accepting: clients wait in the
+kernel's backlog, nothing spins and nobody gets an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def listen(address: Address) -> Any:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         target: Any = address.path
     else:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         family, target = found[0][0], found[0][4]
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -57,6 +59,8 @@ def _remove_stale(path: str) -> None:
     except OSError:
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Whoever listens but does not accept any more must not hold us up.
+    probe.setblocking(False)
     try:
         if probe.connect_ex(path) == errno.ECONNREFUSED:
             os.unlink(path)
@@ -68,6 +72,7 @@ class Listener(StreamServer):  # type: ignore[misc]
     """One listening socket. `handle(channel, peer)` runs in a greenlet of `pool` for each connection."""
 
     min_delay = 0.05
+    delay: float
 
     def __init__(self, address: Address, handle: Handle, pool: Pool, event: Callable[..., None]) -> None:
         self.bind = address

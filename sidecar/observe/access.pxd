@@ -9,11 +9,11 @@ cdef class AccessLog:
     cdef bint _console
     cdef object _date
     cdef long long _millis
-    cdef dict _reasons
-    cdef dict _routes
+    cdef object _reasons
+    cdef object _routes
     cdef str _second
     cdef str _stamp
-    cdef dict _texts
+    cdef object _texts
     cdef object _write
 
     @cython.locals(millis=cython.longlong, micros=cython.longlong, path=str, tried=str, route=str)

@@ -107,7 +107,9 @@ class AccessLog:
         """Log what could not be read as a request: no method, no host, no path."""
         self._renew(int(self._date() * 1000.0))
         if self._console:
-            line = f"{self._stamp} {status} - - - client={_word(client)} sent={sent} listener={_word(listener)}"
+            line = (
+                f"{self._stamp} {status} - - - client={_word(client)} sent={sent} listener={_word(listener)}"
+            )
             self._write(f"{line} reason={_word(reason)}\n".encode())
             return
         texts = self._texts
@@ -128,7 +130,11 @@ class AccessLog:
         if not attempts:
             return "", "", ""
         servers = [self._texts[attempt.server] for attempt in attempts]
-        return ',"upstream":', servers[-1], ",".join([_attempt(one, server) for one, server in zip(attempts, servers, strict=True)])
+        return (
+            ',"upstream":',
+            servers[-1],
+            ",".join([_attempt(one, server) for one, server in zip(attempts, servers, strict=True)]),
+        )
 
 
 def _attempt(attempt: Attempt, server: str) -> str:

@@ -53,7 +53,9 @@ EVENTS: Final[dict[str, Declared]] = {
     ),
     "accept_resumed": Declared("info", "New connections are taken again."),
     "descriptors_raised": Declared("info", "The soft limit of open files was raised to the hard one."),
-    "watch_degraded": Declared("warning", "Changes are looked for every few seconds: the kernel does not report all."),
+    "watch_degraded": Declared(
+        "warning", "Changes are looked for every few seconds: the kernel does not report all."
+    ),
     "log_dropped": Declared("warning", "A log does not keep up: lines are dropped, or were until now."),
     "log_failed": Declared("error", "A log cannot be written or opened again; lines wait in memory."),
     "log_recovered": Declared("info", "A log that failed is written again."),

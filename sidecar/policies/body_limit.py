@@ -10,7 +10,7 @@ from .base import Policy
 
 
 class BodyLimit(Policy):
-    """Refuses a body that is too large: at once when its length says so, else as soon as it has grown too far."""
+    """Refuses a body that is too large: at once when its length says so, else when it has grown too far."""
 
     __slots__ = ("_limit",)
 

@@ -1,8 +1,8 @@
 """Routes that can match the same request and are equal in the whole order, with a request that shows it.
 
-Only entries of equal rank can be ambiguous, and of those only such with the same literal host and path, so the
-work is near linear: entries are grouped by these first. A request that is known to match both is a mistake; one
-that was found by trying, because regexes are compared, is a warning.
+Only entries of equal rank can be ambiguous, and of those only such with the same literal host and path:
+entries are grouped by these first, so the work is near linear. A request that is known to match both is a
+mistake; one that was found by trying, because regexes are compared, is a warning.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .regex import Regex
 from .samples import literal_start, paths, samples
 from .table import Entry
 
-#: Pairs of one group that are compared; a group has more only when nothing but regexes tells its routes apart.
+#: Pairs of one group that are compared; only regexes that begin alike make a group that has more.
 _MOST_PAIRS: Final = 20_000
 _SMALL: Final = 16  # entries that are compared each with each without further thought
 
@@ -173,7 +173,7 @@ def _common_path(one: Entry, other: Entry) -> _Found | None:
 
 
 def _common_conditions(one: Entry, other: Entry) -> tuple[dict[str, tuple[Condition, str]], bool] | None:
-    """What a request for both needs, by place, each with a value; None when there is none, or none is known."""
+    """What a request for both needs, by place, each with a value; None when no such request is known."""
     wanted = {place(condition): (condition, _value(condition)) for condition in one.conditions}
     is_certain = True
     for condition in other.conditions:

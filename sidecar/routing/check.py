@@ -1,4 +1,4 @@
-"""From the sections of a configuration to the routers of its listeners, and what is wrong with them together."""
+"""From the sections of a configuration to the routers of its listeners, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -40,17 +40,28 @@ def check(configuration: Configuration) -> tuple[list[str], list[str]]:
     """(mistakes, warnings): whole lines for the user, about routes that each by itself are sound."""
     mistakes = [*_unknown(configuration), *_idle(configuration)]
     warnings: list[str] = []
-    # An ambiguity or a hidden route shows on every listener; it is told once.
-    lines: dict[str, bool] = {}
-    for router in (*build(configuration).values(), everywhere(configuration)):
-        for found in ambiguities(router.entries):
-            lines.setdefault(_told(configuration, found), found.is_certain)
-        for hidden, by in unreachable(router):
-            text = f"is never reached: {_named(configuration, by)} takes all its requests before"
-            lines.setdefault(configuration.mistake(_KIND, hidden, "", text), False)
-    for line, is_certain in lines.items():
+    routers = list(build(configuration).values()) or [everywhere(configuration)]
+    # Listeners mostly share their routes; what they share is looked at once.
+    routers = list({router.routes: router for router in routers}.values())
+    ambiguous = {_told(configuration, one): one.is_certain for r in routers for one in ambiguities(r.entries)}
+    for line, is_certain in ambiguous.items():
         (mistakes if is_certain else warnings).append(line)
+    warnings += _hidden(configuration, routers)
     return mistakes, warnings
+
+
+def _hidden(configuration: Configuration, routers: list[Router]) -> Iterator[str]:
+    """Routes that are hidden on every listener they are on."""
+    hidden: dict[str, str] = {}
+    reached: set[str] = set()
+    for router in routers:
+        found = dict(unreachable(router))
+        hidden |= found
+        reached.update(route.name for route in router.routes if route.name not in found)
+    for name, by in hidden.items():
+        if name not in reached:
+            text = f"is never reached: {_named(configuration, by)} takes all its requests before"
+            yield configuration.mistake(_KIND, name, "", text)
 
 
 def _named(configuration: Configuration, route: str) -> str:
@@ -67,8 +78,8 @@ def _told(configuration: Configuration, found: Ambiguity) -> str:
 
 
 def _unknown(configuration: Configuration) -> Iterator[str]:
-    upstreams = list(configuration.named(UpstreamSettings))
-    listeners = list(configuration.named(ListenerSettings))
+    upstreams = configuration.named(UpstreamSettings)
+    listeners = configuration.named(ListenerSettings)
     for name, settings in configuration.named(RouteSettings).items():
         if settings.upstream and settings.upstream not in upstreams:
             text = unknown_name("upstream", settings.upstream, upstreams)
@@ -79,8 +90,9 @@ def _unknown(configuration: Configuration) -> Iterator[str]:
                 yield configuration.mistake(_KIND, name, "listener", text)
 
 
-def unknown_name(kind: str, name: str, known: list[str]) -> str:
-    """What to say about the name of a section that there is not."""
+def unknown_name(kind: str, name: str, sections: Iterable[str]) -> str:
+    """What to say about the name of a section that does not exist."""
+    known = list(sections)
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         advice = f"did you mean {near[0]}?"

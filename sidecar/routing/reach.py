@@ -1,4 +1,4 @@
-"""Routes that no request can reach, where that is easily decided: others without conditions take all of theirs."""
+"""Routes that no request can reach, as far as easily decided: others without conditions take theirs first."""
 
 from __future__ import annotations
 
@@ -64,10 +64,8 @@ def _covering_hosts(host: Host | None) -> Iterator[str]:
 
 def _covering_paths(entry: Entry) -> Iterator[tuple[int, str]]:
     yield ANY, ""
-    kind, path = entry.pattern.kind, entry.pattern.path
-    if kind == ANY:
-        return
     yield PREFIX, ""
+    kind, path = entry.pattern.kind, entry.pattern.path
     if kind == EXACT:
         yield EXACT, path
     if kind in (EXACT, PREFIX):

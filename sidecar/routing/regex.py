@@ -1,8 +1,8 @@
 """Regexes of the configuration, run by RE2: linear in the text, so that no client can stall the process.
 
-The syntax is Python's without look-around and back-references. `.` is any character, a line feed too, and `$`
-is the end of the text: what a client can put into a path as `%0A` must not lead around a route. A byte that is
-not UTF-8 counts as one character that is no letter.
+The syntax is Python's without look-around and back-references. `.` is any character, a line feed too, and
+`$` is the end of the text: what a client can put into a path as `%0A` must not lead around a route. A byte
+that is not UTF-8 counts as one character that is no letter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NOT_UTF8: Final = re.compile("[\ud800-\udfff]")
 _ADVICE: Final = {
     r"\(\?<?[=!]": "look-around is not supported: say what must match, or use two routes",
     r"\(\?P=|\\[1-9]": "back-references are not supported: say what must match",
-    r"\(\?>|[*+?}]\+": "possessive repeats and atomic groups are not supported, and not needed: leave them plain",
+    r"\(\?>|[*+?}]\+": "possessive repeats and atomic groups are not needed here: leave them plain",
     r"\\Z": r"\Z is not supported: write $ for the end",
     r"\(\?[a-zA-Z]*x": "verbose patterns are not supported: leave the blanks out",
     r"repetition size": "a repeat is too large: count to 1000 at most, nested repeats multiplied",

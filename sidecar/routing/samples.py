@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -73,7 +74,9 @@ class _Unwritable(Exception):
 
 def _parsed(pattern: str) -> Any:
     try:
-        return _parser.parse(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _parser.parse(pattern)
     except (re.error, OverflowError, RecursionError):
         return None
 
@@ -119,7 +122,7 @@ def _in(value: Sequence[tuple[Any, Any]], variant: int) -> Iterator[str]:
 
 def _is_in(character: str, kind: str, part: Any) -> bool:
     if kind == "LITERAL":
-        return ord(character) == part
+        return chr(part) == character
     if kind == "RANGE":
         return bool(part[0] <= ord(character) <= part[1])
     test = _CATEGORIES.get(str(part))

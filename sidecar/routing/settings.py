@@ -86,7 +86,7 @@ class RouteSettings(Section):
 
     KIND: ClassVar[str] = "route"
     DOC: ClassVar[str] = (
-        "Which requests go where: by priority, then by host, then by path, then by the number of other conditions."
+        "Which requests go where: by priority, then host, then path, then the number of other conditions."
     )
 
     listener: tuple[str, ...] = option(
@@ -95,7 +95,7 @@ class RouteSettings(Section):
     host: tuple[Host, ...] = option(
         (),
         HOSTS,
-        "Hosts it serves: example.org, *.example.org for all below it, ~regex to the end of the line; empty: any.",
+        "Hosts it serves: example.org, *.example.org (all below it) or ~regex (to the end of its line).",
     )
     path: tuple[str, ...] = option(
         (),

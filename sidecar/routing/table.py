@@ -192,7 +192,11 @@ class _Paths:
             prefix = prefix[: prefix.rfind("/")] if prefix != "*" else ""
             node = known.get(prefix)
         while node is not None:
-            best = _earliest(node.entries, request, best)
+            entry = node.entries[0]
+            if entry.conditions:
+                best = _earliest(node.entries, request, best)
+            elif entry.order < best.order:
+                best = entry
             if best.order < node.after:
                 break
             node = node.shorter
@@ -207,7 +211,7 @@ class _Suffix:
     def __init__(self, paths: _Paths, shorter: _Suffix | None) -> None:
         self.paths = paths
         self.shorter = shorter
-        self.after = _LAST if shorter is None else min(shorter.paths.first, shorter.after)
+        self.after: int = _LAST if shorter is None else min(shorter.paths.first, shorter.after)
 
 
 #: Stands for no entry.
@@ -220,7 +224,6 @@ class Router:
 
     __slots__ = (
         "_after_exact",
-        "_after_wild",
         "_any",
         "_depth",
         "_exact",
@@ -244,34 +247,29 @@ class Router:
         everywhere = kinds[ANY].get(None)
         self._any = _Paths(everywhere) if everywhere else None
         self._depth = max((suffix.count(".") for suffix in self._wild), default=0)
-        self._after_wild = min((e.order for e in self.entries if e.rank.host <= HOST_REGEX), default=_LAST)
         self._after_exact = min((e.order for e in self.entries if e.rank.host <= WILDCARD), default=_LAST)
 
     def choose(self, request: Request) -> Route | None:
         """The route of a request; sets `request.match` when its regexes have named groups."""
-        entry = self.find(request)
-        if entry is None:
-            return None
-        if entry.captures:
-            request.match = entry.captured(request)
-        return entry.route
-
-    def find(self, request: Request) -> Entry | None:
-        """The first entry in the order that matches."""
-        best = _NONE
         paths = self._exact.get(request.host)
-        if paths is not None:
-            best = paths.find(request, best)
-        if best.order < self._after_exact:
-            return best
+        best = _NONE if paths is None else paths.find(request, _NONE)
+        if best.order >= self._after_exact:
+            best = self._rest(request, best)
+            if best is _NONE:
+                return None
+        if best.captures:
+            request.match = best.captured(request)
+        return best.route
+
+    def _rest(self, request: Request, best: Entry) -> Entry:
+        """The earliest entry, those of exact hosts apart, or `best` when none is earlier."""
         if self._wild:
             best = self._below(request, best)
-        if best.order >= self._after_wild:
-            if self._regexes:
-                best = self._search(request, best)
-            if self._any is not None and self._any.first < best.order:
-                best = self._any.find(request, best)
-        return None if best is _NONE else best
+        for regex, paths in self._regexes:
+            if paths.first < best.order and regex.test(request.host):
+                best = paths.find(request, best)
+        everywhere = self._any
+        return best if everywhere is None else everywhere.find(request, best)
 
     def _below(self, request: Request, best: Entry) -> Entry:
         """From the longest wildcard that routes have to the shortest, by whole labels."""
@@ -294,13 +292,6 @@ class Router:
             if best.order < node.after:
                 break
             node = node.shorter
-        return best
-
-    def _search(self, request: Request, best: Entry) -> Entry:
-        host = request.host
-        for regex, paths in self._regexes:
-            if paths.first < best.order and regex.test(host):
-                best = paths.find(request, best)
         return best
 
 

@@ -21,6 +21,7 @@ cdef class _Exchange:
     cdef object _connection
     cdef Channel _channel
     cdef bytes _method
+    cdef long long _sent
     cdef double _started
     cdef Flow _upload
     cdef Response run(self, object pool)

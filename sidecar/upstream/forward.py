@@ -1,8 +1,8 @@
 # cython: language_level=3, annotation_typing=False
 """The exchange with a server: one request out, one response head back, the body left on its way.
 
-Law: a connection goes back to its pool only after an exchange that ended cleanly on both sides; on every other
-way out it is closed. A request is repeated only when the server provably did not act on it.
+Law: a connection goes back to its pool only after an exchange that ended cleanly on both sides; on every
+other way out it is closed. A request is repeated only when the server provably did not act on it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from .relay import Relay, Tunnel
 
 #: RFC 9110 section 9.2.2: asking twice means the same as asking once.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+
+#: Interim responses to one request; a server that sends more never comes to an end.
+_MOST_INTERIM: Final = 64
+
+#: Seconds by which a channel's wait may end before its deadline.
+_SLACK: Final = 0.002
 
 #: After a server stopped taking the request, how long its answer, if any, is waited for.
 _LAST_WORDS: Final = 1.0
@@ -105,7 +111,17 @@ class Forward:
 class _Exchange:
     """One attempt on one connection, until the head of the final response."""
 
-    __slots__ = ("_attempt", "_channel", "_connection", "_forward", "_method", "_request", "_started", "_upload")
+    __slots__ = (
+        "_attempt",
+        "_channel",
+        "_connection",
+        "_forward",
+        "_method",
+        "_request",
+        "_sent",
+        "_started",
+        "_upload",
+    )
 
     def __init__(
         self, forward: Forward, request: Request, attempt: Attempt, connection: Connection, started: float
@@ -116,6 +132,7 @@ class _Exchange:
         self._connection = connection
         self._channel: Channel = connection.channel
         self._method = request.head.method
+        self._sent = self._channel.sent
         self._started = started
         self._upload: Flow | None = None
 
@@ -138,6 +155,7 @@ class _Exchange:
             return Response(head, None)
         relay = Relay(head, self._connection, pool, attempt, self._elapsed)
         relay.read_timeout = timeouts.read
+        relay.bound = timeouts.request
         relay.until = self._started + timeouts.request if timeouts.request else 0.0
         relay.upload = upload if upload is not None and not upload.done else None
         return Response(head, relay)
@@ -164,7 +182,6 @@ class _Exchange:
                 not body.continued,
             )
         channel = self._channel
-        sent = channel.sent
         try:
             if body is None:
                 channel.send(data, timeouts.send)
@@ -172,26 +189,30 @@ class _Exchange:
                 channel.hold(data)
                 self._upload = body.flow(channel, timeouts.send)
         except Broken as broken:
-            raise self._unsent(broken, channel.sent == sent) from broken
+            raise self._unsent(broken) from broken
 
-    def _unsent(self, broken: Broken, nothing_sent: bool) -> Failure:
+    def _unsent(self, broken: Broken) -> Failure:
         if broken.what == "timeout":
             return Failure("upstream_write_timeout")
         return Failure(
-            "connection_terminated",
-            "while the request was sent",
-            repeatable=self._attempt.reused and self._is_repeatable(nothing_sent),
+            "connection_terminated", "while the request was sent", repeatable=self._is_repeatable()
         )
 
-    def _is_repeatable(self, nothing_sent: bool) -> bool:
-        """Nothing of a response was read; the method allows it or nothing was sent; the body is still whole."""
+    def _is_repeatable(self) -> bool:
+        """Whether the connection died of old age, nobody acted on the request, and it can be sent once more.
+
+        No byte of a response was read; the method allows it or nothing was sent; the body is still whole.
+        """
+        attempt = self._attempt
         body: RequestBody | None = self._request.body
-        return (nothing_sent or self._method in IDEMPOTENT) and (body is None or body.is_whole)
+        if not attempt.reused or attempt.first_byte >= 0.0 or not (body is None or body.is_whole):
+            return False
+        return self._channel.sent == self._sent or self._method in IDEMPOTENT
 
     def _final_head(self, timeouts: Timeouts) -> ResponseHead:
         request = self._request
         channel = self._channel
-        while True:
+        for _ in range(_MOST_INTERIM):
             patience = self._upload_until_answer(timeouts)
             head = ResponseHead(self._forward._limits, self._method)
             try:
@@ -202,8 +223,11 @@ class _Exchange:
                 raise self._no_head(code)
             if head.status >= 200 or head.status == 101:
                 return head
+            if self._attempt.first_byte < 0.0:
+                self._attempt.first_byte = self._elapsed()
             if request.interim is not None:
                 request.interim(head)
+        raise Failure("malformed_response", "too_many_interim")
 
     def _patience(self, timeouts: Timeouts) -> float:
         """How long the next bytes may take, the whole exchange's bound considered."""
@@ -222,10 +246,17 @@ class _Exchange:
             raise Failure("malformed_request", malformed.rule, status=malformed.status) from malformed
         except Broken as broken:
             if broken.side == "sink" and broken.what == "reset":
+                if self._channel.sent == self._sent and self._is_repeatable():
+                    raise self._unsent(broken) from broken
                 # The server may have answered before it stopped listening (413, say).
                 return _LAST_WORDS
             raise self._upload_failure(broken) from broken
         return self._patience(timeouts)
+
+    def _is_over(self) -> bool:
+        """Whether the bound of the whole exchange is reached; a wait may end a little early."""
+        bound = self._forward._timeouts.request
+        return bound > 0.0 and self._elapsed() >= bound - _SLACK
 
     def _until(self, timeouts: Timeouts) -> float:
         return self._started + timeouts.request if timeouts.request else 0.0
@@ -234,8 +265,10 @@ class _Exchange:
         if broken.side == "sink":
             return Failure("upstream_write_timeout")
         if broken.what == "timeout":
-            if self._forward._timeouts.request and self._elapsed() >= self._forward._timeouts.request:
+            if self._is_over():
                 return Failure("response_timeout")
+            if self._request.body.expects and self._attempt.first_byte < 0.0 and not self._request.body.moved:
+                return Failure("upstream_read_timeout", "before the request body was asked for")
             return Failure("request_body_timeout")
         if broken.what == "too_large":
             return Failure("request_body_too_large")
@@ -245,17 +278,18 @@ class _Exchange:
         if code == GONE:
             return Failure("client_gone", "before the response began")
         if code in (IDLE, SLOW):
-            total = self._forward._timeouts.request
-            return Failure("response_timeout" if total and self._elapsed() >= total else "upstream_read_timeout")
+            return Failure("response_timeout" if self._is_over() else "upstream_read_timeout")
         if code == CLOSED:
             return Failure(
                 "connection_terminated",
                 "before the response began",
-                repeatable=self._attempt.reused and self._is_repeatable(False),
+                repeatable=self._is_repeatable(),
             )
         return Failure("connection_terminated", "in the response's head")
 
     def _switched(self, head: ResponseHead) -> Connection:
         if not self._forward._upgrade or self._request.head.upgrade is None or head.upgrade is None:
             raise Failure("upgrade_failed", "101 was not asked for")
+        if self._upload is not None and not self._upload.done:
+            raise Failure("upgrade_failed", "101 before the end of the request")
         return self._connection

@@ -65,7 +65,7 @@ class Stack:
 class ServerPool(HTTPConnectionPool):
     """Connections to one server."""
 
-    ConnectionCls = Connection  # type: ignore[assignment]
+    ConnectionCls = Connection
     QueueCls = Stack  # type: ignore[assignment]
     pool: Stack  # type: ignore[assignment]
 
@@ -106,11 +106,13 @@ class ServerPool(HTTPConnectionPool):
     def release(self, connection: Connection) -> None:
         """Take back a connection whose exchange ended cleanly."""
         items = self.pool.items
-        if self.closed or len(items) >= self.pool.maxsize:
+        channel = connection.channel
+        # Bytes behind the response belong to nobody: the server and we disagree about where it ends.
+        if self.closed or len(items) >= self.pool.maxsize or channel.pending or channel.peer_finished:
             connection.close()
             return
         items.append(connection)
-        connection.channel.park(connection.expire, self.keepalive_timeout)
+        channel.park(connection.expire, self.keepalive_timeout)
 
     def _expire(self, channel: Channel) -> None:
         """A resting connection heard from its server, or rested long enough: it is of no more use."""

@@ -12,6 +12,7 @@ cdef class Relay:
     cdef ResponseHead _head
     cdef object _pool
     cdef public long long moved
+    cdef public double bound
     cdef public double read_timeout
     cdef public double until
     cdef public Flow upload

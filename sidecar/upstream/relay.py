@@ -15,7 +15,18 @@ from .pool import Connection, ServerPool
 class Relay:
     """A response body that is still at the server; moved by compiled code, closed with its connection."""
 
-    __slots__ = ("_attempt", "_connection", "_elapsed", "_head", "_pool", "moved", "read_timeout", "until", "upload")
+    __slots__ = (
+        "_attempt",
+        "_connection",
+        "_elapsed",
+        "_head",
+        "_pool",
+        "bound",
+        "moved",
+        "read_timeout",
+        "until",
+        "upload",
+    )
 
     def __init__(
         self,
@@ -32,6 +43,7 @@ class Relay:
         self._elapsed = elapsed
         self.moved = 0
         self.read_timeout = 0.0
+        self.bound = 0.0  # seconds for the whole exchange; 0: none
         self.until = 0.0  # monotonic moment when the whole exchange must be over; 0: never
         self.upload: Flow | None = None  # the rest of the request body, when the server answered early
 
@@ -41,11 +53,13 @@ class Relay:
         return self.upload is None
 
     def send_to(self, client: Channel, framing: int, write_timeout: float) -> None:
-        """Move the body to `client`, where its head is held. Raises Failure; then neither side is reusable."""
+        """Move the body to `client`, where its head is held. Raises Failure; neither side is usable then."""
         connection = self._connection
         assert connection is not None
         head = self._head
-        flow = Flow(connection.channel, client, head.framing, head.length, framing, self.read_timeout, write_timeout)
+        flow = Flow(
+            connection.channel, client, head.framing, head.length, framing, self.read_timeout, write_timeout
+        )
         try:
             if self.upload is None:
                 pump(flow, None, None, client, False, 0, self.until)
@@ -66,7 +80,8 @@ class Relay:
     def _failure(self, broken: Broken) -> Failure:
         if broken.side == "source":
             if broken.what == "timeout":
-                return Failure("response_timeout" if self.until else "upstream_read_timeout")
+                is_over = self.bound > 0.0 and self._elapsed() >= self.bound
+                return Failure("response_timeout" if is_over else "upstream_read_timeout")
             return Failure("response_incomplete")
         return Failure("client_write_timeout" if broken.what == "timeout" else "client_gone")
 

@@ -10,6 +10,8 @@ class ChunkedDecoder:
     done: bool
     def __init__(self, max_extension: int = 1024, max_trailer: int = 8192) -> None: ...
     def feed(self, data: bytes) -> tuple[bytes, int]:
-        """(data bytes decoded, bytes consumed). Stops consuming after the end of the trailer section (`done`)."""
+        """(data decoded, number of bytes consumed). Stops after the end of the trailer section (`done`)."""
     @property
-    def trailers(self) -> list[tuple[bytes, bytes]]: ...  # fields that must not be merged or forwarded are dropped
+    def trailers(
+        self,
+    ) -> list[tuple[bytes, bytes]]: ...  # fields that must not be merged or forwarded are dropped

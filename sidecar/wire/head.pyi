@@ -10,15 +10,26 @@ CLOSE: Final[int]  # until the connection ends (responses only)
 class Limits:
     """Bounds of one head. Bytes, fields, bytes."""
 
-    max_header_size: int  # of the whole section, request or status line included → 431 header_section_too_large
+    max_header_size: (
+        int  # of the whole section, request or status line included → 431 header_section_too_large
+    )
     max_headers: int  # number of field lines → 431 too_many_fields
     max_target_size: int  # of the request target → 414 target_too_long
-    def __init__(self, max_header_size: int = 32768, max_headers: int = 100, max_target_size: int = 8192) -> None: ...
+    def __init__(
+        self, max_header_size: int = 32768, max_headers: int = 100, max_target_size: int = 8192
+    ) -> None: ...
 
 class Names:
-    """A compiled set of field names (case-insensitive) to leave out when a head is rendered."""
+    """A compiled set of field names to leave out when a head is rendered.
 
+    Case does not matter, and where the set has "-" a field with "_" is left out too: applications behind CGI
+    or WSGI cannot tell X_User from X-User.
+    """
+
+    names: tuple[bytes, ...]  # in lower case
     def __init__(self, names: list[bytes] | tuple[bytes, ...]) -> None: ...
+    def __or__(self, other: Names) -> Names: ...
+    def __contains__(self, name: bytes) -> bool: ...
 
 class Head:
     """What requests and responses share. Values are read from `raw` only when somebody asks."""
@@ -50,7 +61,9 @@ class RequestHead(Head):
     @property
     def target(self) -> bytes: ...  # as sent
     @property
-    def origin(self) -> bytes: ...  # the target in origin-form: path and query, byte for byte ("*" for OPTIONS *)
+    def origin(
+        self,
+    ) -> bytes: ...  # the target in origin-form: path and query, byte for byte ("*" for OPTIONS *)
     @property
     def path(self) -> bytes: ...  # origin without the query
     @property
@@ -88,8 +101,15 @@ class ResponseHead(Head):
     @property
     def upgrade(self) -> bytes | None: ...
     @classmethod
-    def make(cls, status: int, fields: list[tuple[bytes, bytes]], *, length: int = -1, request_method: bytes = b"GET") -> Self:
-        """A response of the proxy itself. `length` ≥ 0 adds Content-Length. Raises Malformed on a bad field."""
+    def make(
+        cls,
+        status: int,
+        fields: list[tuple[bytes, bytes]],
+        *,
+        length: int = -1,
+        request_method: bytes = b"GET",
+    ) -> Self:
+        """A response of the proxy itself; `length` ≥ 0 adds Content-Length. Raises Malformed: a bad field."""
     def render(
         self,
         framing: int,  # how the body will be sent: NONE, LENGTH, CHUNKED or CLOSE
@@ -99,5 +119,8 @@ class ResponseHead(Head):
         extra: bytes = b"",
         upgrade: bool = False,
     ) -> bytes:
-        """The head to send to the client, always HTTP/1.1; hop-by-hop fields left out. With LENGTH, and for answers
-        to HEAD and 304, Content-Length stays as received; it is left out with CHUNKED and CLOSE and on 1xx and 204."""
+        """The head to send to the client, always HTTP/1.1; hop-by-hop fields left out.
+
+        With LENGTH, and for answers to HEAD and 304, Content-Length stays as received; it is left out with
+        CHUNKED and CLOSE and on 1xx and 204.
+        """

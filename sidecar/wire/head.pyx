@@ -28,12 +28,15 @@ cdef enum:
     HOSTNAME = 8
     DIGIT = 16
 
+cdef unsigned char LOWER[256]      # ASCII letters in lower case, everything else as it is
+
 cdef void _fill_classes() noexcept:
     cdef int c
     cdef bytes token = b"!#$%&'*+-.^_`|~"
     cdef bytes host = b"-._~!$&'()*+,;="
     for c in range(256):
         CLASS[c] = 0
+        LOWER[c] = c + 32 if 65 <= c <= 90 else c
         if c == 9 or (c >= 32 and c != 127):
             CLASS[c] |= VALUE
         if 33 <= c <= 126 and c != 35:
@@ -68,10 +71,10 @@ cdef enum:
     K_FORWARDING = 13
 
 cdef inline bint _same(const unsigned char *name, const char *lower, Py_ssize_t size) noexcept:
-    """Whether a token equals a lower-case name; token characters only collide with their own other case."""
+    """Whether a name equals one in lower case."""
     cdef Py_ssize_t i
     for i in range(size):
-        if (name[i] | 0x20) != <unsigned char>lower[i]:
+        if LOWER[name[i]] != <unsigned char>lower[i]:
             return False
     return True
 
@@ -79,7 +82,7 @@ cdef inline bint _same_loosely(const unsigned char *name, const char *lower, Py_
     """As `_same`, with "_" for "-": CGI-style apps cannot tell X_Real_IP from X-Real-IP."""
     cdef Py_ssize_t i
     for i in range(size):
-        if (name[i] | 0x20) != <unsigned char>lower[i] and not (name[i] == 95 and lower[i] == 45):
+        if LOWER[name[i]] != <unsigned char>lower[i] and not (name[i] == 95 and lower[i] == 45):
             return False
     return True
 
@@ -176,7 +179,7 @@ cdef class Limits:
 
 
 cdef class Names:
-    """A compiled, case-insensitive set of field names."""
+    """A compiled set of field names to leave out: case does not matter, nor "_" where the set has "-"."""
 
     def __init__(self, names):
         cdef bytes name
@@ -196,7 +199,7 @@ cdef class Names:
         if not self.lengths >> (size & 63) & 1:
             return False
         for candidate in self.names:
-            if PyBytes_GET_SIZE(candidate) == size and _same(name, PyBytes_AS_STRING(candidate), size):
+            if PyBytes_GET_SIZE(candidate) == size and _same_loosely(name, PyBytes_AS_STRING(candidate), size):
                 return True
         return False
 
@@ -367,7 +370,7 @@ cdef class Head:
                     stop += 1
                 if stop - at == size and size:
                     for i in range(size):
-                        if (value[at + i] | 0x20) != (name[i] | 0x20):
+                        if LOWER[value[at + i]] != LOWER[name[i]]:
                             break
                     else:
                         return True

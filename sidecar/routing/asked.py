@@ -1,0 +1,83 @@
+"""A question about a request, made into the bytes a client would send and read as those are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from ..config.schema import quoted
+from ..errors import ConfigurationError, Malformed
+from ..message import Request
+from ..net.settings import ListenerSettings
+from ..wire.head import Limits, RequestHead
+from ..wire.target import normal_path
+
+_PORTS: Final = {"http": 80, "https": 443}
+_NOWHERE: Final = "localhost"  # the host of a question that names none
+#: Clients escape the rest before they send a target; what is escaped already stays.
+_SENT_AS_IT_IS: Final = "/?#[]@!$&'()*+,;=:%~"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request as the command line tells it: a URL or a path, fields, and the client's address."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    client: str
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError when there can be no such request."""
+        if self._scheme not in _PORTS:
+            raise ConfigurationError([f"{quoted(self.url)} is not a URL: write http://host/path or /path"])
+        for text in (self.method, *(part for header in self.headers for part in header)):
+            if "\r" in text or "\n" in text:
+                raise ConfigurationError(
+                    [f"{quoted(text)} has a line break: a request cannot be asked for so"]
+                )
+
+    @property
+    def _scheme(self) -> str:
+        if self.url.startswith("/") or self.url == "*":
+            return "http"
+        scheme, _, rest = self.url.partition("://")
+        return scheme.lower() if rest else ""
+
+    @property
+    def _split(self) -> tuple[str, str]:
+        """(authority, target), both as they are sent."""
+        if self.url.startswith("/") or self.url == "*":
+            authority, target = "", self.url.partition("#")[0]
+        else:
+            rest = self.url.partition("://")[2]
+            end = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
+            authority, target = rest[:end].rpartition("@")[2], rest[end:].partition("#")[0]
+            target = target if target.startswith("/") else f"/{target}"
+        return authority, quote(target, safe=_SENT_AS_IT_IS)
+
+    @property
+    def port(self) -> int:
+        """The port that the URL names or means, 0 when it names no host."""
+        if self.url.startswith("/") or self.url == "*":
+            return 0
+        try:
+            return urlsplit(self.url).port or _PORTS[self._scheme]
+        except ValueError:
+            return 0
+
+    def request(self, listener: str, settings: ListenerSettings | None) -> Request:
+        """The request as the data path would have it. Raises Malformed as that would."""
+        authority, target = self._split
+        named = any(name.lower() == "host" for name, _ in self.headers)
+        fields = [*self.headers] if named else [("Host", authority or _NOWHERE), *self.headers]
+        lines = [f"{self.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
+        head = RequestHead(
+            Limits()
+            if settings is None
+            else Limits(settings.max_header_size, settings.max_headers, settings.max_target_size)
+        )
+        if not head.feed("\r\n".join(lines).encode("utf-8", "surrogateescape")):
+            raise Malformed("incomplete")
+        return Request(head, normal_path(head.path), self.client, self._scheme, listener)

@@ -1,0 +1,222 @@
+"""What would happen to a request, and why: the route, those passed over, every value with its origin.
+
+Law: the request is parsed as a client's bytes are, and the route is chosen by the router that serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..config.merge import Configuration
+from ..config.schema import Section
+from ..config.show import Shown, values
+from ..errors import ConfigurationError, Malformed
+from ..message import Request
+from ..net.settings import ListenerSettings
+from ..upstream.settings import UpstreamSettings
+from .asked import Question
+from .check import build, everywhere, unknown_name
+from .reasons import PassedOver, passed_over
+from .settings import RouteSettings
+from .table import Route, Router
+from .target import upstream_target
+
+#: Routes passed over that the text lists besides those that nearly matched.
+_LISTED: Final = 20
+
+
+@dataclass(slots=True)
+class Explanation:
+    """The answer to one question: `str` is for people, `as_dict` for programs."""
+
+    question: Question
+    listener: str  # empty when none is configured
+    path: str = ""  # normalised
+    route: str = ""  # name, empty when there is none
+    origin: str = ""  # file:line of the route
+    refused: str = ""  # why the request meets no route at all, empty when it does
+    match: dict[str, str] = field(default_factory=dict)
+    outcome: str = ""  # what the route does
+    target: str = ""  # what the upstream is asked for, empty when none is asked
+    passed_over: list[PassedOver] = field(default_factory=list)
+    values: list[tuple[str, Shown]] = field(default_factory=list)  # (section's header, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; origins are `file:line`, or null for a default."""
+        return {
+            "method": self.question.method,
+            "url": self.question.url,
+            "listener": self.listener or None,
+            "path": self.path or None,
+            "refused": self.refused or None,
+            "route": self.route or None,
+            "origin": self.origin or None,
+            "outcome": self.outcome or None,
+            "target": self.target or None,
+            "match": self.match,
+            "passed_over": [
+                {"route": one.route, "origin": one.origin, "matches": one.is_match, "why": one.why}
+                for one in self.passed_over
+            ],
+            "values": [
+                {
+                    "section": section,
+                    "key": shown.key,
+                    "value": shown.text,
+                    "origin": None if shown.origin is None else str(shown.origin),
+                }
+                for section, shown in self.values
+            ],
+        }
+
+    def __str__(self) -> str:
+        """Some lines: what happens, what was passed over, what is in effect."""
+        return "\n".join([*self._head(), *self._passed_over_lines(), *self._value_lines()])
+
+    def _head(self) -> Iterator[str]:
+        yield f"{self.question.method} {_plain(self.question.url)}"
+        if self.listener:
+            yield f"  listener  {self.listener}"
+        if self.path:
+            yield f"  path      {_plain(self.path)}"
+        if self.refused:
+            yield f"  refused   {self.refused}"
+            return
+        if not self.route:
+            yield "  route     none: 404, no_route"
+            return
+        yield f"  route     {self.route} ({self.origin})"
+        for name, value in self.match.items():
+            yield f"  match     {name} = {_plain(value)}"
+        yield f"  outcome   {_plain(self.outcome)}"
+        if self.target:
+            yield f"  target    {_plain(self.target)}"
+
+    def _passed_over_lines(self) -> Iterator[str]:
+        if not self.passed_over:
+            return
+        yield ""
+        yield "passed over, in the order of precedence:"
+        near = [one for one in self.passed_over if one.is_near]
+        listed = self.passed_over if len(self.passed_over) <= _LISTED else near[:_LISTED]
+        for one in listed:
+            yield f"  {one.route} ({one.origin}): {one.why}"
+        if len(listed) < len(self.passed_over):
+            yield f"  and {len(self.passed_over) - len(listed)} more (--json lists them all)"
+
+    def _value_lines(self) -> Iterator[str]:
+        section = ""
+        for header, shown in self.values:
+            if header != section:
+                section = header
+                yield ""
+                yield header
+            text = shown.text.replace("\n", "\n    ")
+            yield f"  {shown.key} = {text}  ({shown.origin or 'default'})"
+
+
+def explain(  # the arguments are those of the command
+    configuration: Configuration,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    client: str,
+    listener: str | None,
+) -> Explanation:
+    """What happens to a request for `url`: a URL, or a path. `listener` None: the one that it fits best.
+
+    Raises ConfigurationError with one line when the question itself is wrong.
+    """
+    question = Question(method, url, tuple(headers), client)
+    found = _candidates(configuration, question, listener)
+    # Of several listeners the first that has a route for the request.
+    best = next((one for one in found if one.explanation.route), found[0])
+    best.complete(configuration)
+    return best.explanation
+
+
+class _Asked:
+    """A question put to one listener."""
+
+    __slots__ = ("_request", "_router", "_route", "explanation")
+
+    def __init__(self, question: Question, listener: str, settings: ListenerSettings | None, router: Router):
+        self.explanation = Explanation(question, listener)
+        self._router = router
+        self._route: Route | None = None
+        self._request: Request | None = None
+        try:
+            request = question.request(listener, settings)
+        except Malformed as malformed:
+            self.explanation.refused = f"{malformed.status}, malformed_request: {malformed.rule}"
+            return
+        self._request = request
+        self._route = request.route = router.choose(request)
+        self.explanation.path = request.path
+        self.explanation.route = "" if self._route is None else self._route.name
+
+    def complete(self, configuration: Configuration) -> None:
+        """Tell what the route does, why it was chosen, and what is in effect."""
+        request, route, told = self._request, self._route, self.explanation
+        if request is None:
+            return
+        told.passed_over = passed_over(self._router, request, route, configuration)
+        if route is None:
+            return
+        told.origin = str(configuration.origin(RouteSettings.KIND, route.name, ""))
+        told.match = request.match or {}
+        told.outcome, told.target = _outcome(route.settings, request)
+        told.values = list(_values(configuration, route))
+
+
+def _candidates(configuration: Configuration, question: Question, listener: str | None) -> list[_Asked]:
+    listeners = configuration.named(ListenerSettings)
+    routers = build(configuration)
+    if listener is not None:
+        if listener not in listeners:
+            raise ConfigurationError([unknown_name("listener", listener, listeners)])
+        return [_Asked(question, listener, listeners[listener], routers[listener])]
+    if not listeners:
+        return [_Asked(question, "", None, everywhere(configuration))]
+    port = question.port
+    fitting = [name for name, one in listeners.items() if any(a.port == port and port for a in one.bind)]
+    return [_Asked(question, name, listeners[name], routers[name]) for name in fitting or listeners]
+
+
+def _outcome(settings: RouteSettings, request: Request) -> tuple[str, str]:
+    """(what the route does, what its upstream is asked for)."""
+    if settings.redirect is not None:
+        return f"redirect {settings.redirect.status} to {settings.redirect.location.render(request)}", ""
+    if settings.respond is not None:
+        return f"respond {settings.respond.status} {settings.respond.text.render(request)}".rstrip(), ""
+    try:
+        target = upstream_target(settings, request).decode("utf-8", "backslashreplace")
+    except Malformed as malformed:
+        return f"refused: {malformed.status}, malformed_request: {malformed.rule}", ""
+    host = settings.host_header
+    shown = (host.render_bytes(request) if host is not None else b"") or request.head.authority
+    return f"upstream {settings.upstream}, Host: {shown.decode('utf-8', 'backslashreplace')}", target
+
+
+def _values(configuration: Configuration, route: Route) -> Iterator[tuple[str, Shown]]:
+    """Every value that holds for the request; timeouts that the route leaves to its upstream stand there."""
+    overridden = set()
+    for shown in _written(configuration, RouteSettings.KIND, route.name, route.settings):
+        overridden.add(shown.key)
+        yield f"[route {route.name}]", shown
+    upstream = configuration.named(UpstreamSettings).get(route.upstream)
+    if upstream is not None:
+        for shown in _written(configuration, UpstreamSettings.KIND, route.upstream, upstream):
+            if shown.key not in overridden:
+                yield f"[upstream {route.upstream}]", shown
+
+
+def _written(configuration: Configuration, kind: str, name: str, section: Section) -> Iterator[Shown]:
+    return (one for one in values(configuration, kind, name, section) if one.text or one.origin is not None)
+
+
+def _plain(text: str) -> str:
+    """`text` without what would disturb a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
