@@ -210,9 +210,7 @@ class Application:
         return fresh
 
     def _listen(self, address: Address, bound: _Bound, wanted: dict[Address, Serving]) -> Listener:
-        def handle(channel: Channel, peer: Any) -> None:
-            self._serve(bound, channel, peer)
-
+        handle = partial(self._serve, bound)
         try:
             return Listener(address, handle, self._connections, self._event)
         except OSError as error:
@@ -221,8 +219,19 @@ class Application:
             if error.errno != errno.EADDRINUSE or not leaving:
                 raise
             for old in leaving:
-                self._close(old)
-            return Listener(address, handle, self._connections, self._event)
+                _listener(self._bound[old]).end()
+            try:
+                return Listener(address, handle, self._connections, self._event)
+            except OSError:
+                self._reopen(leaving)
+                raise
+
+    def _reopen(self, addresses: list[Address]) -> None:
+        """Take back what was given up for a listener that could not be bound after all."""
+        for address in addresses:
+            bound = self._bound[address]
+            bound.listener = Listener(address, partial(self._serve, bound), self._connections, self._event)
+            bound.listener.start()
 
     def _swap(self, wanted: dict[Address, Serving], fresh: dict[Address, _Bound]) -> None:
         for address in [a for a in self._bound if a not in wanted]:

@@ -182,7 +182,8 @@ class Session:
             if response.body is not None and type(response.body) is not bytes:
                 response.body.close()
             self._log(serving, request, response.head.status, reason, sent, started)
-        return keep
+        # A drain that began after the head promised more: only what the client has sent already is served.
+        return keep and (not self._serving().ended or channel.pending > 0)
 
     def _answer(self, request: Request, serving: Serving) -> Response | None:
         """The handler's response, or the one that its failure becomes; None when nobody is there."""
@@ -237,7 +238,7 @@ class Session:
         head = response.head
         body = response.body
         version = request.head.version
-        keep = request.head.keep_alive and not serving.ended
+        keep = request.head.keep_alive and not self._serving().ended
         if not head.has_date:
             response.extra += serving.date()
         if body is None or type(body) is bytes:

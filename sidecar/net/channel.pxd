@@ -53,6 +53,7 @@ cdef class Channel:
     cdef Py_ssize_t _sendv(self, iovec *pieces, int count) noexcept
     cdef int _event(self, unsigned int mask) except -1
     cdef int _register(self) except -1
+    cdef void _unregister(self) noexcept
     cdef int _arm(self, double timeout) except -1
     cdef int _grow(self, Py_ssize_t size) except -1
     cdef void _release(self) noexcept

@@ -48,7 +48,7 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef extern from "sys/epoll.h" nogil:
     unsigned int EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int size, int timeout)
@@ -208,9 +208,9 @@ cdef class Channel:
 
     def __dealloc__(self):
         if self.fd >= 0:
+            if self.poller is not None:
+                self._unregister()
             c_close(self.fd)
-        if self.poller is not None:
-            self.poller._forget(<void *>self)
         if self.buffer != NULL:
             give_back(self.buffer, self.size)
 
@@ -228,6 +228,14 @@ cdef class Channel:
                 raise OSError(errno, "epoll_ctl")
             self.registered = True
         return 0
+
+    cdef void _unregister(self) noexcept:
+        # Closing is not enough: a forked child may hold the socket a moment longer, and the kernel our address.
+        cdef epoll_event unused
+        if self.registered:
+            epoll_ctl(self.poller.epfd, EPOLL_CTL_DEL, self.fd, &unused)
+            self.registered = False
+            self.poller._forget(<void *>self)
 
     cdef int _event(self, unsigned int mask) except -1:
         if mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -560,9 +568,9 @@ cdef class Channel:
         """Give back descriptor, timer and buffer; a greenlet that waits here is woken to find it closed."""
         if self.fd < 0:
             return
+        self._unregister()
         c_close(self.fd)
         self.fd = -1
-        self.poller._forget(<void *>self)
         self.parked = None
         self.held = None
         self.start = self.stop = 0

@@ -119,7 +119,10 @@ class Listener(StreamServer):  # type: ignore[misc]
         channel.close()
 
     def end(self) -> None:
-        """Stop accepting and give the address back; connections go on."""
+        """Give the address back. Who connected until now is still served; connections go on."""
+        if self.started:
+            while not self.full() and (accepted := self.do_read()) is not None:
+                self.do_handle(*accepted)
         self.close()
         if self.bind.is_unix:
             with contextlib.suppress(OSError):

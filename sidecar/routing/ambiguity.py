@@ -58,7 +58,8 @@ def ambiguities(entries: Iterable[Entry]) -> Iterator[Ambiguity]:
     told: set[str] = set()
     for group in groups.values():
         if len(group) > 1:
-            for one, other in itertools.islice(_pairs(group, frozenset()), _MOST_PAIRS):
+            for pair in itertools.islice(_pairs(group, frozenset()), _MOST_PAIRS):
+                one, other = sorted(pair, key=lambda entry: entry.order)
                 if one.route is not other.route and other.route.name not in told:
                     found = _compare(one, other)
                     if found is not None:
@@ -113,23 +114,19 @@ def _regex(entry: Entry) -> Regex | None:
 
 
 def _regex_pairs(group: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
-    """Pairs where a sample of one begins as everything does that the other matches."""
+    """Pairs that a text can match both of: what all matches of one begin with begins the other's too."""
     starts: dict[str, list[Entry]] = {}
     for entry in group:
-        regex = _regex(entry)
-        if regex is not None:
-            starts.setdefault(literal_start(regex), []).append(entry)
-    for entry in group:
-        regex = _regex(entry)
-        for other in _candidates(starts, () if regex is None else (*paths(regex), *samples(regex))):
-            if other is not entry:
-                yield (entry, other) if entry.order < other.order else (other, entry)
+        starts.setdefault(_start(entry), []).append(entry)
+    for start, entries in starts.items():
+        yield from itertools.combinations(entries, 2)
+        for end in range(len(start)):
+            yield from itertools.product(starts.get(start[:end], ()), entries)
 
 
-def _candidates(starts: dict[str, list[Entry]], texts: Sequence[str]) -> Iterator[Entry]:
-    heads = dict.fromkeys(text[:end] for text in texts for end in range(len(text) + 1))
-    for head in heads:
-        yield from starts.get(head, ())
+def _start(entry: Entry) -> str:
+    regex = _regex(entry)
+    return "" if regex is None else literal_start(regex)
 
 
 # One pair ---------------------------------------------------------------------------------------------------

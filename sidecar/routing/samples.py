@@ -17,6 +17,7 @@ from .regex import Regex
 # Python's own reading of a pattern is the only one there is; what only RE2 understands has no samples.
 _parser: Any = re._parser  # type: ignore[attr-defined]
 
+_CHOICES: Final = 3  # characters of a class that are tried
 #: How many ways through a regex are tried.
 _VARIANTS: Final = 6
 _LONGEST: Final = 200  # characters of a sample
@@ -110,14 +111,10 @@ def _in(value: Sequence[tuple[Any, Any]], variant: int) -> Iterator[str]:
     own = [
         chr(part if kind == "LITERAL" else part[0]) for kind, part in tests if kind in ("LITERAL", "RANGE")
     ]
-    yield _pick(
-        [
-            c
-            for c in dict.fromkeys([*_CHARACTERS, *own])
-            if any(_is_in(c, *test) for test in tests) != negated
-        ],
-        variant,
+    fitting = (
+        c for c in dict.fromkeys([*_CHARACTERS, *own]) if any(_is_in(c, *test) for test in tests) != negated
     )
+    yield _pick(list(itertools.islice(fitting, _CHOICES)), variant)
 
 
 def _is_in(character: str, kind: str, part: Any) -> bool:
@@ -166,4 +163,4 @@ _WRITERS: Final[dict[str, Callable[[Any, int], Iterator[str]]]] = {
 def _pick(characters: Sequence[str], variant: int) -> str:
     if not characters:
         raise _Unwritable("empty class")
-    return characters[variant % min(3, len(characters))]
+    return characters[variant % min(_CHOICES, len(characters))]

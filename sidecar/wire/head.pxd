@@ -34,6 +34,7 @@ cdef class Head:
     cdef Py_ssize_t scanned         # bytes searched for line ends so far
     cdef Py_ssize_t start           # offset of the current line
     cdef Py_ssize_t skipped         # bytes before the first line
+    cdef bint may_skip              # one empty line ahead of the first
     cdef bint first_done
     cdef bint has_named             # Connection names fields that must not travel on
     cdef bint connection_close

@@ -12,6 +12,10 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from ..errors import Malformed
 
+cdef extern from "arpa/inet.h":
+    int AF_INET6
+    int inet_pton(int family, const char *text, void *address)
+
 NONE = NO_BODY
 LENGTH = BY_LENGTH
 CHUNKED = BY_CHUNKS
@@ -227,7 +231,7 @@ cdef class Head:
         cdef Py_ssize_t end
         while True:
             if not self.first_done and size > self.start and not CLASS[data[self.start]] & TOKEN:
-                if data[self.start] != 13 or self.skipped:
+                if data[self.start] != 13 or self.skipped or not self.may_skip:
                     refuse("bad_start", 400)
             newline = <const unsigned char *>memchr(data + self.scanned, 10, size - self.scanned)
             if newline == NULL:
@@ -415,6 +419,7 @@ cdef class RequestHead(Head):
 
     def __init__(self, Limits limits):
         self.limits = limits
+        self.may_skip = True
 
     cdef int _too_large(self, Py_ssize_t size) except -1:
         # 64: the longest method, the version and the spaces around the target.
@@ -536,14 +541,18 @@ cdef class RequestHead(Head):
         cdef const unsigned char *data = <const unsigned char *>PyBytes_AS_STRING(self._raw) + at
         cdef Py_ssize_t i = 0
         cdef long port = 0
+        cdef char text[48]
+        cdef unsigned char address[16]
         if size == 0:
             refuse("bad_host", 400)
         if data[0] == 91:
-            i = 1
-            while i < size and (data[i] == 58 or data[i] == 46 or CLASS[data[i]] & DIGIT
-                                or 97 <= (data[i] | 0x20) <= 102):
+            while i < size and i < 46 and data[i] != 93:
+                text[i] = data[i]
                 i += 1
-            if i < 4 or i == size or data[i] != 93:
+            if i == size or data[i] != 93:
+                refuse("bad_host", 400)
+            text[i] = 0
+            if inet_pton(AF_INET6, text + 1, address) != 1:
                 refuse("bad_host", 400)
             i += 1
         else:
@@ -744,8 +753,11 @@ cdef class ResponseHead(Head):
         if length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
         cdef bytes data = b"".join(lines) + b"\r\n"
-        if head.feed(data) != len(data):
+        if head.feed(data) != len(data) or head.count != len(lines) - 1:
             refuse("bad_field_value", 500)
+        for line, (name, value) in enumerate(fields):
+            if head.lines[line].name_len != len(name) or b"\n" in value:
+                refuse("bad_field_value", 500)
         return head
 
     @property

@@ -1,7 +1,7 @@
 """The corpus of heads: every file fed whole, byte by byte, and with something behind it.
 
-A file holds one message, head and body, byte for byte; the JSON beside it says what to make of it. Text in JSON
-stands for bytes as Latin-1. Rules of responses have no status: whatever is wrong with one, the client gets 502.
+A file holds one message, head and body, byte for byte; the JSON beside it says what to make of it. Text in
+JSON stands for bytes as Latin-1. Rules of responses have no status: whatever is wrong, the client gets 502.
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+"""The house rules that no other tool checks: a test for every file, short files, declared names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import REASONS
+from sidecar.observe.events import EVENTS
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = sorted(
+    file.relative_to(ROOT)
+    for pattern in ("*.py", "*.pyx")
+    for file in (ROOT / "sidecar").rglob(pattern)
+    if file.stem not in ("__init__", "__main__")
+)
+MAX_LINES = 400
+#: File → (lines it may have, why it is longer than others).
+LONG = {
+    "sidecar/wire/head.pyx": (900, "the parser, its tables and the renderer share one layout of offsets"),
+    "sidecar/net/channel.pyx": (900, "every wait, the buffers and the pump share one state in C"),
+}
+#: What events are told by: `Events.event`, and the callables that stand for it.
+TELLING = {"event", "_event", "on_problem", "_on_problem"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_every_source_file_has_its_test(source: Path):
+    """sidecar/net/dial.py → tests/net/test_dial.py or tests/net/test_net_dial.py."""
+    folder = source.relative_to("sidecar").parent
+    prefixed = "_".join([*folder.parts, source.stem])
+    names = {f"test_{source.stem}.py", f"test_{prefixed}.py"}
+    assert any((ROOT / "tests" / folder / name).exists() for name in names), (
+        f"tests/{folder}: {sorted(names)}"
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_a_file_is_short(source: Path):
+    lines = len((ROOT / source).read_text(encoding="utf-8").splitlines())
+    assert lines <= LONG.get(source.as_posix(), (MAX_LINES, ""))[0]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_file_is_there_and_long(name: str):
+    """An exception that is not needed any more goes away."""
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) > MAX_LINES
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.suffix == ".pyx"], ids=str)
+def test_a_compiled_file_has_its_types(source: Path):
+    """mypy and readers see the .pyi; without it a compiled module would be Any."""
+    assert (ROOT / source).with_suffix(".pyi").exists()
+
+
+def literals(argument: ast.expr) -> Iterator[str]:
+    """The strings an argument can be: a literal, or either of two."""
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        yield argument.value
+    elif isinstance(argument, ast.IfExp):
+        yield from literals(argument.body)
+        yield from literals(argument.orelse)
+
+
+def first_arguments(text: str, callees: set[str]) -> Iterator[str]:
+    """The literal first argument of every call of one of `callees` in Python."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and node.args:
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in callees:
+                yield from literals(node.args[0])
+
+
+def first_arguments_compiled(text: str, callees: set[str]) -> Iterator[str]:
+    """The same in Cython, which Python cannot parse."""
+    for match in re.finditer(r'\b(\w+)\(\s*"(\w+)"', text):
+        if match[1] in callees:
+            yield match[2]
+
+
+def used(callees: set[str]) -> set[tuple[str, str]]:
+    """(file, name) of every call."""
+    found = set()
+    for source in SOURCES:
+        text = (ROOT / source).read_text(encoding="utf-8")
+        read = first_arguments_compiled if source.suffix == ".pyx" else first_arguments
+        found |= {(source.as_posix(), name) for name in read(text, callees)}
+    return found
+
+
+def test_every_event_that_is_told_is_declared():
+    """A name that is not declared raises where it is told, which may be the one moment it was written for."""
+    told = used(TELLING)
+    assert len(told) >= 10, "the calls are not found any more: see TELLING"
+    assert {(file, name) for file, name in told if name not in EVENTS} == set()
+
+
+def test_every_failure_has_a_declared_reason():
+    raised = used({"Failure"})
+    assert len(raised) >= 5
+    assert {(file, name) for file, name in raised if name not in REASONS} == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('log.event("a", x=1)', ["a"]),
+        ('self._event("a" if b else "c")', ["a", "c"]),
+        ("event(name)", []),
+        ('lambda: event(\n    "a",\n    x=1,\n)', ["a"]),
+        ('eventful("a")', []),
+    ],
+)
+def test_calls_are_found(text: str, names: list[str]):
+    assert list(first_arguments(text, TELLING)) == names
