@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from gevent.pool import Pool
+from gevent.pool import Group, Pool
 
 from .config.addresses import Address
 from .config.merge import Configuration
@@ -103,6 +103,34 @@ class _Bound:
         self.listener: Listener | None = None
 
 
+class _Connections(Pool):  # type: ignore[misc]
+    """The greenlets of all client connections, and a bound on their number that a reload can move."""
+
+    size: int
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._excess = 0  # connections beyond a bound that was lowered: those that leave free no place
+
+    def resize(self, size: int) -> None:
+        """Bound the number of connections; those there are go on, and count."""
+        if size == self.size:
+            return
+        free = size - len(self)
+        self.size = size
+        self._excess = max(0, -free)
+        self._semaphore.counter = max(0, free - 1)
+        if free > 0:
+            self._semaphore.release()  # tells the listeners that wait
+
+    def _discard(self, greenlet: Any) -> None:
+        if self._excess:
+            self._excess -= 1
+            Group._discard(self, greenlet)
+        else:
+            super()._discard(greenlet)
+
+
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
@@ -114,7 +142,7 @@ class Application:
         self._now = now
         self._kept = Kept()
         self._bound: dict[Address, _Bound] = {}
-        self._connections = Pool(10_000)
+        self._connections = _Connections(10_000)
         self._retired: set[Session] = set()
 
     # -- building
@@ -133,7 +161,7 @@ class Application:
             raise
         self._swap(wanted, fresh)
         self._kept.sweep()
-        self._resize(configuration.only(SidecarSettings).max_connections)
+        self._connections.resize(configuration.only(SidecarSettings).max_connections)
 
     def _build(self, configuration: Configuration) -> dict[Address, Serving]:
         upstreams = {
@@ -252,14 +280,6 @@ class Application:
         self._retired |= bound.sessions
         for session in list(bound.sessions):
             session.retire()
-
-    def _resize(self, size: int) -> None:
-        """Connections accepted so far keep counting towards the bound they came under."""
-        if self._connections.size == size:
-            return
-        self._connections = Pool(size)
-        for bound in self._bound.values():
-            _listener(bound).set_spawn(self._connections)
 
     # -- serving
 

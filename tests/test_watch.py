@@ -380,3 +380,64 @@ def test_comparing_does_not_use_up_descriptors(conf: Path) -> None:
     for _ in range(10):
         module._contents(str(conf))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_directory_in_motion_gets_another_round(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(100))
+    moving = Watch(conf, lambda: None, lambda name, **fields: None)
+    scan = module._Scanner().scan(str(conf))
+    monkeypatch.setattr(
+        module, "_in_thread", lambda *_: scan._replace(names={**scan.names, f"/{next(numbers)}": set()})
+    )
+    moving._settle()
+    assert moving._news is module._News.CHANGED
+    moving.stop()
+
+
+def test_a_directory_that_cannot_be_listed_is_watched(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "listdir", fail_with(errno.EACCES))
+    scan = module._Scanner().scan(str(conf))
+    assert (scan.home, str(conf) in scan.vital) == (str(conf), True)
+
+
+def test_links_that_climb_are_followed(conf: Path) -> None:
+    (conf / "b.ini").symlink_to("./../../store/b.conf")
+    scan = module._Scanner().scan(str(conf))
+    root = conf.parent.parent
+    assert "store" in scan.names[str(root)]
+    (root / "store").mkdir()
+    assert module._Scanner().scan(str(conf)).names[str(root / "store")] == {"b.conf"}
+
+
+def test_a_directory_on_the_way_that_cannot_be_listed_is_no_degradation(
+    watch: Start, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = module._Inotify.add
+
+    def refuse_root(queue: Any, directory: str, mask: int) -> int:
+        return fail_with(errno.EACCES)() if directory == "/" else add(queue, directory, mask)
+
+    monkeypatch.setattr(module._Inotify, "add", refuse_root)
+    watched = watch(conf)
+    assert not watched.events
+    watched.notices(lambda: (conf / "a.ini").write_text("two"))
+
+
+def test_errors_of_the_kernel_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    queue = module._Inotify()
+    try:
+        with pytest.raises(FileNotFoundError):
+            queue.add(str(tmp_path / "none"), module._VITAL)
+        assert queue.read() == b""
+    finally:
+        os.close(queue.descriptor)
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda *_, **__: object())
+    with pytest.raises(OSError, match="not implemented"):
+        module._Inotify()
+
+
+def test_where_nobody_tells_what_is_mounted_the_kernel_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "Path", lambda _: tmp_path / "none")
+    assert module._blind([str(tmp_path), str(tmp_path / "gone")]) == ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +24,7 @@ MAX_MISTAKES: Final = 100  # in one file; what has more is not a configuration
 _HEADER: Final = re.compile(r"\[\s*([a-z][a-z0-9_]*)(?:\s+(\S+))?\s*\]")
 _SECTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_BUT_NEWLINE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Origin(NamedTuple):
@@ -53,7 +55,14 @@ class Entry(NamedTuple):
 
     key: str
     value: str
-    origin: Origin
+    file: str
+    line: int
+
+    @property
+    def origin(self) -> Origin:
+        """Where its key is written."""
+        # Made when asked for: nearly nobody asks, and there is an entry for each line.
+        return Origin(self.file, self.line)
 
 
 @dataclass(slots=True)
@@ -69,6 +78,10 @@ class Block:
     def header(self) -> str:
         """As it is written."""
         return header(self.kind, self.name)
+
+
+class _Enough(Exception):
+    """A file has so many mistakes that the rest of it is not read."""
 
 
 _BROKEN: Final = ""  # stands for the key when the value that a line continues is a mistake already reported
@@ -87,21 +100,25 @@ class _Reader:
         self._key: str | None = None  # of the value that an indented line continues; None: of no value
         self._lines: list[str] = []  # of that value
 
-    def take(self, raw: bytes) -> None:
-        """Read one line, without its newline."""
-        self.number += 1
-        try:
-            line = raw.decode().removesuffix("\r")
-        except UnicodeDecodeError as error:
-            self._wrong(f"byte {error.start + 1} of the line is not UTF-8: save the file as UTF-8")
-            return
-        text = line.strip()
-        if found := _CONTROL.search(line):
-            self._wrong(f"the line holds the control character U+{ord(found[0]):04X}: remove it")
-        elif not text:
-            self.end_value()
-        elif text[0] not in "#;":
-            self._take_text(text, line[0].isspace())
+    def read(self, text: str) -> None:
+        """Read lines without control characters. Raises _Enough."""
+        for line in text.split("\n"):
+            self.number += 1
+            self._take(line)
+
+    def read_raw(self, data: bytes) -> None:
+        """Read lines of any bytes. Raises _Enough."""
+        for raw in data.split(b"\n"):
+            self.number += 1
+            try:
+                line = raw.decode().removesuffix("\r")
+            except UnicodeDecodeError as error:
+                self._wrong(f"byte {error.start + 1} of the line is not UTF-8: save the file as UTF-8")
+                continue
+            if found := _CONTROL.search(line):
+                self._wrong(f"the line holds the control character U+{ord(found[0]):04X}: remove it")
+            else:
+                self._take(line)
 
     def end_value(self) -> None:
         """The value that was being read has no more lines."""
@@ -110,19 +127,27 @@ class _Reader:
             self._block.entries[self._key] = entry._replace(value="\n".join(self._lines).strip())
         self._key = None
 
-    def _take_text(self, text: str, is_indented: bool) -> None:
-        if is_indented:
-            self._continue(text)
+    def _take(self, line: str) -> None:
+        text = line.strip()
+        if not text:
+            self.end_value()
+        elif line[0].isspace():
+            if text[0] not in "#;":
+                self._continue(text)
         elif text[0] == "[":
             self._open(text)
-        else:
+        elif text[0] not in "#;":
             self._assign(text)
 
     def _wrong(self, text: str, key: str = "") -> None:
         self.end_value()
         self._key = _BROKEN
         section = self._block.header if self._block else ""
-        self.mistakes.append(Mistake(Origin(self.file, self.number), section, key, text))
+        origin = Origin(self.file, self.number)
+        self.mistakes.append(Mistake(origin, section, key, text))
+        if len(self.mistakes) >= MAX_MISTAKES:
+            self.mistakes.append(Mistake(origin, "", "", "too many mistakes: what follows is not read"))
+            raise _Enough
 
     def _lose_section(self, text: str) -> None:
         self.end_value()
@@ -156,36 +181,47 @@ class _Reader:
     def _assign(self, text: str) -> None:
         self.end_value()
         self._key = _BROKEN
-        key, equals, value = (part.strip() for part in text.partition("="))
+        before, equals, after = text.partition("=")
+        key = before.strip()
         if not equals:
             self._wrong(f"{quoted(text)} has no '=': write key = value")
         elif not key or len(key.split()) > 1:
             self._wrong(f"{quoted(key)} is not a key: write one word before the '='")
         elif self._block is not None:
-            self._add(self._block, key, value)
+            self._add(self._block, key, after.strip())
         elif not self._is_lost:
             self._wrong(f"{quoted(key)} stands before any section: write a [section] line above it")
 
     def _add(self, block: Block, key: str, value: str) -> None:
         first = block.entries.get(key)
         if first:
-            self._wrong(f"is given in line {first.origin.line} already: keep one", key)
+            self._wrong(f"is given in line {first.line} already: keep one", key)
         else:
-            block.entries[key] = Entry(key, value, Origin(self.file, self.number))
+            block.entries[key] = Entry(key, value, self.file, self.number)
             self._key, self._lines = key, [value]
 
 
 def read_text(file: str, data: bytes) -> tuple[list[Block], list[Mistake]]:
     """The sections of one file and its mistakes. `file` is its name in messages."""
     reader = _Reader(file)
-    for raw in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        reader.take(raw)
-        if len(reader.mistakes) >= MAX_MISTAKES:
-            text = "too many mistakes: what follows is not read"
-            reader.mistakes.append(Mistake(Origin(file, reader.number), "", "", text))
-            break
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    text = _sound(data)
+    with suppress(_Enough):
+        if text is None:
+            reader.read_raw(data)
+        else:
+            reader.read(text)
     reader.end_value()
     return list(reader.blocks.values()), reader.mistakes
+
+
+def _sound(data: bytes) -> str | None:
+    """A file as text, when nothing is wrong with any byte of it: found at once, not line by line."""
+    try:
+        text = data.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return None
+    return None if _CONTROL_BUT_NEWLINE.search(text) else text
 
 
 @dataclass(slots=True)

@@ -203,6 +203,8 @@ def list_of(kind: Kind[T]) -> Kind[tuple[T, ...]]:
 
 def _items(text: str) -> list[str]:
     """The items of a list. A line may end with a comma; between two commas there must be something."""
+    if "," not in text and "\n" not in text:
+        return [alone] if (alone := text.strip()) else []
     items: list[str] = []
     for line in text.split("\n"):
         line = line.strip()

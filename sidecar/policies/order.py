@@ -11,7 +11,7 @@ from .answer import answer
 from .base import Policy, wrap
 from .body_limit import BodyLimit
 from .headers import RequestHeaders, ResponseHeaders
-from .rewrite import HostHeader, ReplacePrefix, Rewrite
+from .rewrite import HostHeader, Rewrite
 
 #: Outermost first: the order a request meets them, the reverse of the order its response does.
 ORDER: Final[tuple[type[Policy], ...]] = (
@@ -19,8 +19,7 @@ ORDER: Final[tuple[type[Policy], ...]] = (
     BodyLimit,  # nothing below is done for a request that is refused for its size
     RequestHeaders,  # before all that looks at what the upstream will get
     HostHeader,  # the name by which the upstream is asked belongs to what it gets
-    ReplacePrefix,  # everything below sees the target the upstream will see
-    Rewrite,  # the same; a route has one of the two
+    Rewrite,  # everything below sees the target the upstream will see
 )
 
 

@@ -19,7 +19,7 @@ from ..upstream.settings import UpstreamSettings
 from .asked import Question
 from .check import build, everywhere, unknown_name
 from .reasons import PassedOver, passed_over
-from .settings import RouteSettings
+from .settings import ON_THE_WAY, RouteSettings
 from .table import Route, Router
 from .target import upstream_target
 
@@ -204,8 +204,9 @@ def _values(configuration: Configuration, route: Route) -> Iterator[tuple[str, S
     """Every value that holds for the request; timeouts that the route leaves to its upstream stand there."""
     overridden = set()
     for shown in _written(configuration, RouteSettings.KIND, route.name, route.settings):
-        overridden.add(shown.key)
-        yield f"[route {route.name}]", shown
+        if route.upstream or shown.key not in ON_THE_WAY:
+            overridden.add(shown.key)
+            yield f"[route {route.name}]", shown
     upstream = configuration.named(UpstreamSettings).get(route.upstream)
     if upstream is not None:
         for shown in _written(configuration, UpstreamSettings.KIND, route.upstream, upstream):

@@ -27,9 +27,9 @@ class PassedOver:
 _EARLIER: Final = {
     "priority": "its priority is lower",
     "host": "its host is less specific",
-    "host_length": "its host is shorter",
+    "host_length": "its host pattern is shorter",
     "path": "its path is less specific",
-    "path_length": "its path is shorter",
+    "path_length": "its path pattern is shorter",
     "conditions": "it has fewer conditions",
 }
 

@@ -52,7 +52,7 @@ from .values import (
 ACTIONS: Final = ("upstream", "redirect", "respond")
 
 #: What only matters on the way to an upstream.
-_ON_THE_WAY: Final = (
+ON_THE_WAY: Final = (
     "replace_prefix",
     "rewrite",
     "host_header",
@@ -238,7 +238,7 @@ class RouteSettings(Section):
         """Options that do nothing beside the others of this route, each the key and why."""
         if not self.upstream:
             action = next((key for key in ACTIONS if getattr(self, key)), "this")
-            for key in _ON_THE_WAY:
+            for key in ON_THE_WAY:
                 if getattr(self, key) != _DEFAULTS[key]:
                     for written in _written(key, getattr(self, key)):
                         yield written, f"does nothing beside {action}, which asks no upstream: remove it"
@@ -275,7 +275,7 @@ class RouteSettings(Section):
                 yield f"{key}.{name}", template
 
 
-_DEFAULTS: Final = {key: getattr(RouteSettings(), key) for key in _ON_THE_WAY}
+_DEFAULTS: Final = {key: getattr(RouteSettings(), key) for key in ON_THE_WAY}
 
 
 def _written(key: str, value: object) -> list[str]:

@@ -168,18 +168,26 @@ class _Exchange:
         head = request.head
         body: RequestBody | None = request.body
         upgrade = self._forward._upgrade
+        host = request.host_header
+        if host is None and not request.host:
+            # HTTP/1.0 may leave it out, the HTTP/1.1 that is sent on may not (RFC 9112 section 3.2).
+            host = (
+                self._attempt.server.encode()
+                if not self._attempt.server.startswith("unix:")
+                else b"localhost"
+            )
         if body is None:
-            data = head.render(request.target, request.host_header, request.drop, request.extra, upgrade)
+            data = head.render(request.target, host, request.drop, request.extra, upgrade)
         else:
             data = head.render(
                 request.target,
-                request.host_header,
+                host,
                 request.drop,
                 request.extra,
                 upgrade,
                 body.framing,
                 body.length,
-                not body.continued,
+                body.expects and not body.continued,
             )
         channel = self._channel
         try:

@@ -64,7 +64,8 @@ class Relay:
             if self.upload is None:
                 pump(flow, None, None, client, False, 0, self.until)
             else:
-                pump(self.upload, flow, None, None, True, 0, self.until)
+                # A client that leaves in the middle of its request must not hold the server's connection.
+                pump(self.upload, flow, None, client, True, 0, self.until)
         except Broken as broken:
             raise self._failed(self._failure(broken)) from broken
         except Malformed as malformed:

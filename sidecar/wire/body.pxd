@@ -7,6 +7,8 @@ cdef class ChunkedDecoder:
     cdef long long left             # bytes of the current chunk still to come
     cdef int digits
     cdef Py_ssize_t extension       # bytes of the current chunk's extension so far
+    cdef long long extensions       # bytes of all extensions so far
+    cdef long long decoded          # bytes of data so far
     cdef Py_ssize_t max_extension
     cdef Py_ssize_t max_trailer
     cdef bytearray trailer

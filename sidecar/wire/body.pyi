@@ -3,6 +3,8 @@
 class ChunkedDecoder:
     """Takes chunked bytes, gives back the data; strict RFC 9112 section 7.1.
 
+    Extensions are bounded, each and together, and dropped unread; control bytes in them are refused.
+
     Rules raised as Malformed: bad_chunk_size, chunk_size_overflow, chunk_extension_too_long, bad_chunk_end,
     bad_trailer, trailer_too_large (and the field rules of heads: bare_lf, bare_cr, obs_fold, …).
     """

@@ -71,6 +71,7 @@ cdef class ChunkedDecoder:
                 out += run
                 at += run
                 self.left -= run
+                self.decoded += run
                 if self.left == 0:
                     self.state = DATA_CR
                 continue
@@ -89,11 +90,14 @@ cdef class ChunkedDecoder:
                 elif byte == 59:
                     self.state = EXTENSION
                     self.extension = 1
+                    self.extensions += 1
                 else:
                     refuse("bare_lf" if byte == 10 else "bad_chunk_size", 400)
             elif self.state == EXTENSION:
                 self.extension += 1
-                if self.extension > self.max_extension:
+                self.extensions += 1
+                # Many small chunks must not carry more extensions than data.
+                if self.extension > self.max_extension or self.extensions > 16 * self.max_extension + self.decoded:
                     refuse("chunk_extension_too_long", 400)
                 if byte == 13:
                     self.state = SIZE_LF
@@ -134,7 +138,7 @@ cdef class ChunkedDecoder:
             self.state = END
             return 0
         name_len = check_field(<const unsigned char *>PyBytes_AS_STRING(line), 0, len(line), &value, &value_len)
-        if line[:name_len].lower() not in FORBIDDEN_TRAILERS:
+        if line[:name_len].lower().replace(b"_", b"-") not in FORBIDDEN_TRAILERS:
             self.fields.append((line[:name_len], line[value:value + value_len]))
         return 0
 

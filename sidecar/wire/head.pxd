@@ -52,6 +52,7 @@ cdef class Head:
     cdef Py_ssize_t feed_bytes(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int _first_line(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t end) except -1
     cdef int _finish(self) except -1
+    cdef int _complete(self) except -1
     cdef int _too_large(self, Py_ssize_t size) except -1
     cdef int _field(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t end) except -1
     cdef int _known(self, const unsigned char *data, Field *field, int index) except -1

@@ -45,7 +45,8 @@ class Head:
         """Take the bytes received so far, always from the message's first byte on.
 
         Returns how many bytes the head takes (then it is complete), or 0 when more are needed.
-        Raises Malformed as soon as the bytes cannot become a head.
+        Raises Malformed: for the first byte and the size at once, for everything else when the line is there.
+        ValueError: it is complete already, or `data` is shorter than before.
         """
     def get(self, name: bytes) -> bytes | None: ...  # the first value; the name in any case
     def get_all(self, name: bytes) -> list[bytes]: ...
@@ -87,9 +88,12 @@ class RequestHead(Head):
         length: int = 0,
         expect: bool = True,  # pass Expect on
     ) -> bytes:
-        """The head to send upstream, HTTP/1.1. Left out: hop-by-hop fields and all Connection names (RFC 9110
-        section 7.6.1), and the forwarding fields (X-Forwarded-For/-Host/-Port/-Proto, X-Real-IP, also when
-        spelled with underscores), which `extra` sets anew."""
+        """The head to send upstream, HTTP/1.1; `target`, `host` and `extra` are trusted.
+
+        Left out: hop-by-hop fields and all Connection names (RFC 9110 section 7.6.1), and the forwarding fields
+        (X-Forwarded-For/-Host/-Port/-Proto, X-Real-IP, also when spelled with underscores), which `extra` sets
+        anew.
+        """
 
 class ResponseHead(Head):
     """A response's head."""

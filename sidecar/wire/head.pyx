@@ -229,6 +229,8 @@ cdef class Head:
     cdef Py_ssize_t feed_bytes(self, const unsigned char *data, Py_ssize_t size) except -1:
         cdef const unsigned char *newline
         cdef Py_ssize_t end
+        if size < self.scanned or self._raw is not None:
+            raise ValueError("a head is fed all of its bytes each time, until it is complete")
         while True:
             if not self.first_done and size > self.start and not CLASS[data[self.start]] & TOKEN:
                 if data[self.start] != 13 or self.skipped or not self.may_skip:
@@ -385,7 +387,13 @@ cdef class Head:
         cdef Field *field = &self.lines[index]
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + field.value, field.value_len)
 
+    cdef int _complete(self) except -1:
+        if self._raw is None:
+            raise ValueError("the head is not complete")
+        return 0
+
     def get(self, bytes name):
+        self._complete()
         cdef bytes lower = name.lower()
         cdef const unsigned char *raw = <const unsigned char *>PyBytes_AS_STRING(self._raw)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(lower)
@@ -396,6 +404,7 @@ cdef class Head:
         return None
 
     def get_all(self, bytes name):
+        self._complete()
         cdef bytes lower = name.lower()
         cdef const unsigned char *raw = <const unsigned char *>PyBytes_AS_STRING(self._raw)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(lower)
@@ -558,7 +567,7 @@ cdef class RequestHead(Head):
         else:
             while i < size and CLASS[data[i]] & HOSTNAME:
                 i += 1
-            if i == 0:
+            if i == 0 or i == 1 and data[0] == 46:
                 refuse("bad_host", 400)
         self.name_len = i
         self.port = None
@@ -621,7 +630,7 @@ cdef class RequestHead(Head):
     def upgrade(self):
         if self.upgrade_line < 0 or not self.connection_upgrade or self.version == 10:
             return None
-        cdef bytes value = self._value(self.upgrade_line)
+        cdef bytes value = b", ".join(self.get_all(b"upgrade"))
         # h2c would carry requests past the routes (request smuggling); with it in the list nothing is upgraded.
         return None if b"h2c" in value.lower() or not value else value
 
@@ -632,7 +641,9 @@ cdef class RequestHead(Head):
         cdef Field *field
         cdef int i
         cdef char *out
-        cdef bytes upgrade_value = self.upgrade if upgrade else None
+        cdef bytes upgrade_value
+        self._complete()
+        upgrade_value = self.upgrade if upgrade else None
         if target is None:
             target = self.origin
         if framing < 0:
@@ -656,7 +667,8 @@ cdef class RequestHead(Head):
             field = &self.lines[i]
             if field.kind >= K_HOST:
                 continue
-            if field.kind == K_CONTENT_LENGTH or (field.kind == K_EXPECT and not expect):
+            # An expectation of HTTP/1.0 is ignored (RFC 9110 section 10.1.1): on 1.1 it would count.
+            if field.kind == K_CONTENT_LENGTH or (field.kind == K_EXPECT and not (expect and self.version == 11)):
                 continue
             if self.has_named and self._is_named(raw + field.line, field.name_len):
                 continue
@@ -773,6 +785,7 @@ cdef class ResponseHead(Head):
         cdef const unsigned char *raw = <const unsigned char *>PyBytes_AS_STRING(self._raw)
         cdef Field *field
         cdef int i
+        self._complete()
         # Content-Length describes what follows, or to HEAD and in 304 what would have followed.
         cdef bint with_length = (framing == BY_LENGTH or framing == NO_BODY) and self.status >= 200 and self.status != 204
         cdef char *out = _scratch(PyBytes_GET_SIZE(self._raw) * 2 + PyBytes_GET_SIZE(extra) + 256)

@@ -7,7 +7,7 @@ from sidecar.policies.base import Policy
 from sidecar.policies.body_limit import BodyLimit
 from sidecar.policies.headers import RequestHeaders, ResponseHeaders
 from sidecar.policies.order import ORDER, chain, failure_edit
-from sidecar.policies.rewrite import HostHeader, ReplacePrefix, Rewrite
+from sidecar.policies.rewrite import HostHeader, Rewrite
 from sidecar.routing.settings import RouteSettings
 from sidecar.routing.template import Template
 from sidecar.routing.values import Redirect, Respond
@@ -25,7 +25,7 @@ def end(request: Request) -> Response:
 
 
 def test_the_order_is_this() -> None:
-    assert (ResponseHeaders, BodyLimit, RequestHeaders, HostHeader, ReplacePrefix, Rewrite) == ORDER
+    assert (ResponseHeaders, BodyLimit, RequestHeaders, HostHeader, Rewrite) == ORDER
 
 
 def test_every_policy_is_in_the_order() -> None:

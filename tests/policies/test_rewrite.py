@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sidecar.errors import Malformed
 from sidecar.message import Request, Response
 from sidecar.policies.base import Policy
-from sidecar.policies.rewrite import HostHeader, ReplacePrefix, Rewrite
+from sidecar.policies.rewrite import HostHeader, Rewrite
 from sidecar.routing.regex import Regex
+from sidecar.routing.target import PathRewriting, PrefixReplacement
 from sidecar.routing.template import Template
 from sidecar.wire.head import Limits, RequestHead, ResponseHead
 from sidecar.wire.target import normal_path
@@ -68,16 +69,16 @@ def forwarded(policy: Policy, asked: Request) -> Request:
 def test_the_prefix_is_replaced_by_whole_segments(
     prefix: str, replacement: str, target: bytes, expected: bytes
 ) -> None:
-    assert forwarded(ReplacePrefix((prefix,), replacement), request(target)).target == expected
+    assert forwarded(Rewrite(PrefixReplacement((prefix,), replacement)), request(target)).target == expected
 
 
 @pytest.mark.parametrize("target", [b"/apifoo", b"/API/x", b"/", b"*"])
 def test_what_does_not_have_the_prefix_stays_as_it_came(target: bytes) -> None:
-    assert forwarded(ReplacePrefix(("/api",), "/"), request(target)).target is None
+    assert forwarded(Rewrite(PrefixReplacement(("/api",), "/")), request(target)).target is None
 
 
 def test_the_longest_prefix_counts() -> None:
-    policy = ReplacePrefix(("/a", "/a/b", "/c"), "/")
+    policy = Rewrite(PrefixReplacement(("/a", "/a/b", "/c"), "/"))
     assert forwarded(policy, request(b"/a/b/c")).target == b"/c"
     assert forwarded(policy, request(b"/a/bc")).target == b"/bc"
 
@@ -88,7 +89,7 @@ def test_a_replaced_prefix_makes_no_double_slash_and_no_dot_segment(rest: str, r
         asked = request(f"/api/{rest}".encode())
     except Malformed:
         return
-    target = forwarded(ReplacePrefix(("/api",), replacement), asked).target
+    target = forwarded(Rewrite(PrefixReplacement(("/api",), replacement)), asked).target
     if target is not None:
         assert target.startswith(b"/")
         assert b"//" not in target
@@ -119,19 +120,19 @@ def test_a_replaced_prefix_makes_no_double_slash_and_no_dot_segment(rest: str, r
 def test_a_match_replaces_the_whole_path(
     pattern: str, replacement: str, target: bytes, expected: bytes
 ) -> None:
-    assert forwarded(Rewrite(Regex(pattern), replacement), request(target)).target == expected
+    assert forwarded(Rewrite(PathRewriting(Regex(pattern), replacement)), request(target)).target == expected
 
 
 @pytest.mark.parametrize("target", [b"/other/%7e", b"*"])
 def test_without_a_match_the_target_stays_as_it_came(target: bytes) -> None:
-    assert forwarded(Rewrite(Regex(r"^/v1/|\*"), "/"), request(target)).target is None
+    assert forwarded(Rewrite(PathRewriting(Regex(r"^/v1/|\*"), "/")), request(target)).target is None
 
 
 def test_a_rewrite_cannot_climb_out_of_the_root() -> None:
-    policy = Rewrite(Regex(r"^/v1(.*)$"), "/.$1")
+    policy = Rewrite(PathRewriting(Regex(r"^/v1(.*)$"), "/.$1"))
     assert forwarded(policy, request(b"/v1/x")).target == b"/x"
     with pytest.raises(Malformed, match="bad_path"):
-        forwarded(Rewrite(Regex(r"^/v(.*)$"), "/.$1"), request(b"/v./x"))
+        forwarded(Rewrite(PathRewriting(Regex(r"^/v(.*)$"), "/.$1")), request(b"/v./x"))
 
 
 @pytest.mark.parametrize(

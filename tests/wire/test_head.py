@@ -144,6 +144,13 @@ def test_connection_cannot_name_host_or_framing_away():
     assert sent(head.render()) == [b"Host: a", b"Transfer-Encoding: chunked"]
 
 
+def test_connection_cannot_name_away_what_the_proxy_adds():
+    """A client must not choose which of the proxy's own words the app hears."""
+    head = request(b"Connection: X-Forwarded-For, X-User", b"X-User: root")
+    extra = b"X-Forwarded-For: 192.0.2.1\r\nX-User: guest\r\n"
+    assert sent(head.render(extra=extra)) == [b"Host: a", b"X-Forwarded-For: 192.0.2.1", b"X-User: guest"]
+
+
 @pytest.mark.parametrize("name", FORWARDING)
 @pytest.mark.parametrize("spell", [bytes.lower, lambda name: name.replace(b"-", b"_").upper()])
 def test_forwarding_fields_of_the_client_stay_behind(name: bytes, spell):

@@ -1,0 +1,26 @@
+"""What tests of the moving parts share. They run on gevent's plain hub, nothing is monkey-patched."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test gives back every descriptor it took."""
+    from sidecar.net.channel import Channel
+    from tests.support.streams import open_descriptors, settle, wait_until
+
+    one, two = socket.socketpair()
+    two.close()
+    Channel(one.detach()).close()  # the hub and its poller exist from here on
+    settle()
+    before = open_descriptors()
+    yield
+    if open_descriptors() != before:
+        gc.collect()
+        wait_until(lambda: open_descriptors() == before)

@@ -1,0 +1,194 @@
+"""Request bodies: bounded, read ahead, passed on, and settled after the response."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.errors import Failure, Malformed
+from sidecar.net.body import RequestBody
+from sidecar.net.channel import pump
+from sidecar.wire.head import Limits, RequestHead
+from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+SOON = 0.01
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+def body_of(peer: ScriptedPeer, fields: str, timeout: float = TIMEOUT) -> RequestBody:
+    head = RequestHead(Limits())
+    data = f"POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n".encode()
+    assert head.feed(data) == len(data)
+    return RequestBody(head, peer.channel, timeout)
+
+
+def reason(call: object, *args: object) -> str:
+    with pytest.raises(Failure) as caught:
+        call(*args)  # type: ignore[operator]
+    return caught.value.reason
+
+
+# -- bounds
+
+
+def test_a_length_over_the_bound_is_refused_before_a_byte_is_read() -> None:
+    with ScriptedPeer() as peer:
+        body = body_of(peer, "Content-Length: 11")
+        assert reason(body.bound, 10) == "request_body_too_large"
+        body_of(peer, "Content-Length: 10").bound(10)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(10, True), (11, False)])
+def test_chunks_are_bounded_while_they_are_read_ahead(size: int, fits: bool) -> None:
+    with ScriptedPeer(readable=True) as peer:
+        body = body_of(peer, CHUNKED)
+        body.bound(10)
+        peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size))
+        if fits:
+            body.fill(1000)
+        else:
+            assert reason(body.fill, 1000) == "request_body_too_large"
+
+
+def test_the_bound_holds_for_the_flow_too() -> None:
+    with ScriptedPeer(readable=True) as peer, ScriptedPeer() as server:
+        body = body_of(peer, CHUNKED)
+        body.bound(3)
+        peer.send(b"4\r\nabcd\r\n0\r\n\r\n")
+        with pytest.raises(Exception, match="too_large"):
+            pump(body.flow(server.channel, TIMEOUT))
+
+
+# -- reading ahead
+
+
+@pytest.mark.parametrize("piece", [1, 100])
+@pytest.mark.parametrize(
+    ("fields", "wire"),
+    [("Content-Length: 5", b"hello"), (CHUNKED, b"2\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n")],
+)
+def test_a_body_read_ahead_is_still_whole_and_can_be_passed_on(fields: str, wire: bytes, piece: int) -> None:
+    with ScriptedPeer() as peer, ScriptedPeer() as server:
+        body = body_of(peer, fields)
+        filling = start(body.fill, 1000)
+        peer.send_pieces(wire, piece)
+        outcome(filling)
+        assert body.is_whole
+        assert body.moved == 0
+        pump(body.flow(server.channel, TIMEOUT))
+        assert not body.is_whole
+        assert body.moved == 5
+        server.channel.close()
+        assert b"hello" in server.read_all().replace(b"2\r\nhe\r\n3\r\nllo", b"hello")
+        assert body.settle()
+
+
+def test_no_more_is_read_ahead_than_asked_for() -> None:
+    with ScriptedPeer(readable=True) as peer:
+        peer.send(b"x" * 100)
+        body_of(peer, "Content-Length: 1000000").fill(100)
+        assert peer.channel.pending == 100
+    with ScriptedPeer(readable=True) as peer:
+        peer.send(b"f4240\r\n" + b"x" * 100)
+        body_of(peer, CHUNKED).fill(100)
+        assert peer.channel.pending == 107
+
+
+def test_chunk_framing_cannot_make_reading_ahead_endless() -> None:
+    with ScriptedPeer(readable=True) as peer:
+        peer.send(b"1;%b\r\nx\r\n" % (b"e" * 900) * 20)
+        body_of(peer, CHUNKED).fill(100)
+
+
+def test_a_client_that_waits_for_100_gets_it_from_who_reads_ahead() -> None:
+    with ScriptedPeer() as peer:
+        body = body_of(peer, "Content-Length: 2\r\nExpect: 100-continue")
+        filling = start(body.fill, 1000)
+        assert peer.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        peer.send(b"ok")
+        outcome(filling)
+        assert body.continued
+
+
+def test_a_client_that_sends_without_waiting_gets_no_100() -> None:
+    with ScriptedPeer() as peer:
+        peer.channel.unread(b"ok")
+        body = body_of(peer, "Content-Length: 2\r\nExpect: 100-continue")
+        body.fill(1000)
+        assert not body.continued
+        peer.channel.close()
+        assert peer.read_all() == b""
+
+
+def test_a_client_that_stops_sending_is_a_timeout_and_one_that_leaves_is_gone() -> None:
+    with ScriptedPeer() as peer:
+        assert reason(body_of(peer, "Content-Length: 2", SOON).fill, 10) == "request_body_timeout"
+        assert reason(body_of(peer, CHUNKED, SOON).fill, 10) == "request_body_timeout"
+        peer.finish()
+        assert reason(body_of(peer, "Content-Length: 2").fill, 10) == "client_gone"
+        assert reason(body_of(peer, CHUNKED).fill, 10) == "client_gone"
+
+
+def test_a_client_that_is_gone_when_it_is_told_to_continue_is_a_failure_too() -> None:
+    with ScriptedPeer() as peer:
+        peer.close()
+        body = body_of(peer, "Content-Length: 2\r\nExpect: 100-continue")
+        assert reason(body.fill, 10) == "client_gone"
+
+
+def test_chunks_against_the_grammar_are_refused_while_they_are_read_ahead() -> None:
+    with ScriptedPeer(readable=True) as peer:
+        peer.send(b"nonsense\r\n")
+        with pytest.raises(Malformed):
+            body_of(peer, CHUNKED).fill(10)
+
+
+# -- whole
+
+
+def test_a_body_is_not_whole_once_chunk_framing_was_consumed() -> None:
+    """Another flow would take data for framing: the next bytes would be read as something else."""
+    with ScriptedPeer(readable=True) as peer, ScriptedPeer() as server:
+        body = body_of(peer, CHUNKED, SOON)
+        assert body.is_whole
+        peer.send(b"5\r\n")
+        with pytest.raises(Exception, match="timeout"):
+            pump(body.flow(server.channel, TIMEOUT))
+        assert body.moved == 0
+        assert not body.is_whole
+
+
+# -- settling
+
+
+@pytest.mark.parametrize(
+    ("fields", "wire", "settled"),
+    [
+        ("Content-Length: 5", b"helloNEXT", True),
+        ("Content-Length: 5", b"hell", False),
+        (CHUNKED, b"5\r\nhello\r\n0\r\n\r\nNEXT", True),
+        (CHUNKED, b"5\r\nhello\r\n0\r\n", False),
+        (CHUNKED, b"", False),
+        (CHUNKED, b"nonsense\r\n", False),
+        (f"{CHUNKED}\r\nExpect: 100-continue", b"", False),
+    ],
+)
+def test_a_body_nobody_wanted_is_settled_only_when_all_of_it_is_there(
+    fields: str, wire: bytes, settled: bool
+) -> None:
+    with ScriptedPeer() as peer:
+        peer.channel.unread(wire)
+        assert body_of(peer, fields).settle() is settled
+        if settled:
+            assert peer.channel.peek() == b"NEXT"
+
+
+def test_a_body_that_was_passed_on_in_part_is_not_settled() -> None:
+    with ScriptedPeer(readable=True) as peer, ScriptedPeer() as server:
+        peer.send(b"hell")
+        body = body_of(peer, "Content-Length: 5", SOON)
+        with pytest.raises(Exception, match="timeout"):
+            pump(body.flow(server.channel, TIMEOUT))
+        assert body.moved == 4
+        assert not body.settle()

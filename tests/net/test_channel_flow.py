@@ -1,0 +1,485 @@
+"""Flows: bodies moved and framed anew, and what `pump` does when things go on, stop, fail or take too long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Broken, Malformed
+from sidecar.net.channel import FINISHED, STOPPED, Flow, pump
+from sidecar.wire.body import ChunkedDecoder
+from sidecar.wire.head import CHUNKED, CLOSE, LENGTH
+from tests.support.streams import TIMEOUT, ScriptedPeer, now, outcome, settle, start, wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+SOON = 0.01
+FRAMINGS = [LENGTH, CHUNKED, CLOSE]
+
+
+class Pair:
+    """A source whose peer writes, and a sink whose peer reads."""
+
+    def __init__(self, **sink: Any) -> None:
+        self.source = ScriptedPeer(readable=True)
+        self.sink = ScriptedPeer(**sink)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.__exit__()
+        self.sink.__exit__()
+
+    def flow(
+        self, framing_in: int, length: int, framing_out: int, *, timeout: float = TIMEOUT, limit: int = -1
+    ) -> Flow:
+        return Flow(
+            self.source.channel, self.sink.channel, framing_in, length, framing_out, timeout, timeout, limit
+        )
+
+    def back(self, framing_in: int, length: int, framing_out: int) -> Flow:
+        """A flow from the sink to the source."""
+        return Flow(self.sink.channel, self.source.channel, framing_in, length, framing_out, TIMEOUT, TIMEOUT)
+
+
+def chunked(data: bytes, size: int = 1000, trailer: bytes = b"") -> bytes:
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    return b"".join(b"%x;x=y\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n" + trailer + b"\r\n"
+
+
+def framed(framing: int, data: bytes) -> bytes:
+    return chunked(data) if framing == CHUNKED else data
+
+
+def unframed(framing: int, wire: bytes) -> bytes:
+    if framing != CHUNKED:
+        return wire
+    decoder = ChunkedDecoder()
+    data, used = decoder.feed(wire)
+    assert decoder.done
+    assert used == len(wire)
+    return data
+
+
+def length_of(framing: int, data: bytes) -> int:
+    return len(data) if framing == LENGTH else 0
+
+
+def broken(call: Callable[..., Any], *args: Any) -> tuple[str, str]:
+    with pytest.raises(Broken) as caught:
+        call(*args)
+    return caught.value.side, caught.value.what
+
+
+# -- framings
+
+
+@pytest.mark.parametrize("framing_in", FRAMINGS)
+@pytest.mark.parametrize("framing_out", FRAMINGS)
+@pytest.mark.parametrize("size", [0, 1, 5000, 700_000])
+def test_every_framing_becomes_every_other(framing_in: int, framing_out: int, size: int) -> None:
+    data = os.urandom(size)
+    with Pair() as pair:
+        wire = framed(framing_in, data)
+        sending = start(lambda: (pair.source.send(wire), framing_in == CLOSE and pair.source.finish()))
+        reading = start(pair.sink.read_all)
+        pair.sink.channel.hold(b"HEAD")
+        flow = pair.flow(framing_in, length_of(framing_in, data), framing_out)
+        assert pump(flow) == FINISHED
+        outcome(sending)
+        pair.sink.channel.shutdown_write()
+        received = outcome(reading)
+        assert received[:4] == b"HEAD"
+        assert unframed(framing_out, received[4:]) == data
+        assert flow.moved == size
+        assert flow.done
+        assert flow.broken is None
+
+
+@pytest.mark.parametrize("framing_in", FRAMINGS)
+def test_bytes_that_come_one_by_one_leave_one_by_one(framing_in: int) -> None:
+    with Pair() as pair:
+        flow = pair.flow(framing_in, length_of(framing_in, b"hello"), CLOSE)
+        pumping = start(pump, flow)
+        pair.source.send_pieces(framed(framing_in, b"hello"))
+        if framing_in == CLOSE:
+            pair.source.finish()
+        assert outcome(pumping) == FINISHED
+        assert pair.sink.read(5) == b"hello"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.binary(max_size=3000),
+    chunk=st.integers(1, 400),
+    cuts=st.lists(st.integers(0, 6000), max_size=6),
+    framing_out=st.sampled_from(FRAMINGS),
+)
+def test_the_data_is_the_same_wherever_the_stream_is_cut(
+    data: bytes, chunk: int, cuts: list[int], framing_out: int
+) -> None:
+    wire = chunked(data, chunk) + b"NEXT"
+    bounds = sorted({min(cut, len(wire)) for cut in cuts} | {0, len(wire)})
+    with Pair() as pair:
+
+        def send() -> None:
+            for begin, end in zip(bounds, bounds[1:], strict=False):
+                pair.source.send(wire[begin:end])
+                gevent.idle()
+
+        sending = start(send)
+        assert pump(pair.flow(CHUNKED, 0, framing_out)) == FINISHED
+        outcome(sending)
+        pair.sink.channel.shutdown_write()
+        assert unframed(framing_out, pair.sink.read_all()) == data
+        assert pair.source.channel.fill(4, TIMEOUT)
+        assert pair.source.channel.peek() == b"NEXT"
+
+
+def test_what_is_pending_is_moved_first_and_the_rest_stays() -> None:
+    with Pair() as pair:
+        pair.source.channel.unread(b"hel")
+        pair.source.send(b"loNEXT")
+        assert pump(pair.flow(LENGTH, 5, LENGTH)) == FINISHED
+        assert pair.sink.read(5) == b"hello"
+        assert pair.source.channel.peek() == b"NEXT"
+
+
+def test_trailers_are_passed_on_in_chunks_only_without_those_that_frame() -> None:
+    wire = chunked(b"data", 4, b"X-Sum: 1\r\nContent-Length: 9\r\n")
+    with Pair() as pair:
+        pair.source.send(wire)
+        pump(pair.flow(CHUNKED, 0, CHUNKED))
+        assert pair.sink.read_until(b"0\r\nX-Sum: 1\r\n\r\n").startswith(b"4\r\ndata\r\n")
+    with Pair() as pair:
+        pair.source.send(wire)
+        pump(pair.flow(CHUNKED, 0, CLOSE))
+        pair.sink.channel.close()
+        assert pair.sink.read_all() == b"data"
+
+
+def test_a_head_leaves_before_the_body_comes() -> None:
+    with Pair() as pair:
+        pair.sink.channel.hold(b"HEAD")
+        pumping = start(pump, pair.flow(LENGTH, 2, LENGTH))
+        assert pair.sink.read(4) == b"HEAD"
+        pair.source.send(b"ok")
+        assert pair.sink.read(2) == b"ok"
+        outcome(pumping)
+
+
+def test_a_small_socket_buffer_only_slows_a_flow_down() -> None:
+    data = os.urandom(300_000)
+    with Pair(tcp=True, send_buffer=4096, receive_buffer=4096) as pair:
+        sending = start(pair.source.send, data)
+        pumping = start(pump, pair.flow(LENGTH, len(data), CHUNKED))
+        received = b""
+        while not pumping.dead or len(received) < len(data):
+            received += pair.sink.sock.recv(700)
+            if received.endswith(b"\r\n0\r\n\r\n"):
+                break
+        outcome(sending)
+        assert outcome(pumping) == FINISHED
+        assert unframed(CHUNKED, received) == data
+
+
+def test_a_slow_sink_bounds_what_is_in_memory() -> None:
+    size = 8 << 20
+    with Pair(send_buffer=4096) as pair:
+        sending = start(pair.source.send, b"x" * size)
+        pumping = start(pump, pair.flow(LENGTH, size, LENGTH))
+        settle(10)
+        channel = pair.source.channel
+        assert channel.received - pair.sink.channel.sent <= 262_144
+        assert not sending.dead
+        assert len(pair.sink.read(size)) == size
+        outcome(sending)
+        outcome(pumping)
+
+
+def test_a_large_flow_lets_others_run_at_least_every_mebibyte() -> None:
+    size = 8 << 20
+    turns = []
+    with Pair() as pair:
+        sending = start(pair.source.send, b"x" * size)
+        reading = start(pair.sink.read, size)
+
+        def count() -> None:
+            while True:
+                turns.append(pair.sink.channel.sent)
+                gevent.sleep(0)
+
+        counting = start(count)
+        assert pump(pair.flow(LENGTH, size, LENGTH)) == FINISHED
+        counting.kill()
+        outcome(sending)
+        assert len(outcome(reading)) == size
+    gaps = [after - before for before, after in zip(turns, turns[1:], strict=False)]
+    assert max(gaps) <= (1 << 20) + 262_144
+
+
+# -- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("framing", "wire"), [(LENGTH, b"hel"), (CHUNKED, b"5\r\nhel"), (CHUNKED, b"3\r\nhel\r\n")]
+)
+def test_a_source_that_ends_early_never_looks_complete(framing: int, wire: bytes) -> None:
+    with Pair() as pair:
+        pair.source.send(wire)
+        pair.source.finish()
+        flow = pair.flow(framing, 5, CHUNKED)
+        assert broken(pump, flow) == ("source", "ended")
+        assert isinstance(flow.broken, Broken)
+        assert not flow.done
+        pair.sink.channel.close()
+        assert b"0\r\n\r\n" not in pair.sink.read_all()
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_source_that_is_reset_never_looks_complete(framing: int) -> None:
+    with ScriptedPeer(tcp=True) as source, ScriptedPeer() as sink:
+        pumping = start(pump, Flow(source.channel, sink.channel, framing, 99, CHUNKED, TIMEOUT, TIMEOUT))
+        source.send(framed(framing, b"hello")[:9])
+        settle()
+        source.reset()
+        assert broken(outcome, pumping) == ("source", "reset")
+        sink.channel.close()
+        assert b"0\r\n\r\n" not in sink.read_all()
+
+
+def test_chunks_against_the_grammar_are_refused() -> None:
+    with Pair() as pair:
+        pair.source.send(b"5\r\nhello\r\nXX\r\n")
+        flow = pair.flow(CHUNKED, 0, CHUNKED)
+        with pytest.raises(Malformed):
+            pump(flow)
+        assert isinstance(flow.broken, Malformed)
+
+
+@pytest.mark.parametrize("framing", [CHUNKED, CLOSE])
+def test_more_than_the_limit_is_too_large_and_what_is_the_limit_is_not(framing: int) -> None:
+    for size, fits in ((10, True), (11, False)):
+        with Pair() as pair:
+            pair.source.send(framed(framing, b"x" * size))
+            pair.source.finish()
+            flow = pair.flow(framing, 0, CLOSE, limit=10)
+            if fits:
+                assert pump(flow) == FINISHED
+            else:
+                assert broken(pump, flow) == ("source", "too_large")
+
+
+def test_a_sink_that_is_gone_breaks_the_flow() -> None:
+    with Pair() as pair:
+        pair.sink.close()
+        pair.source.send(b"hello")
+        assert broken(pump, pair.flow(LENGTH, 5, LENGTH)) == ("sink", "reset")
+
+
+def test_each_side_has_its_deadline() -> None:
+    with Pair() as pair:
+        assert broken(pump, pair.flow(LENGTH, 5, LENGTH, timeout=SOON)) == ("source", "timeout")
+    with Pair(send_buffer=4096) as pair:
+        sending = start(pair.source.send, b"x" * 900_000)
+        assert broken(pump, pair.flow(LENGTH, 900_000, LENGTH, timeout=SOON)) == ("sink", "timeout")
+        sending.kill()
+
+
+def test_bytes_that_come_in_time_move_the_deadline() -> None:
+    with Pair() as pair:
+        pumping = start(pump, pair.flow(LENGTH, 6, LENGTH, timeout=SOON * 4))
+        began = now()
+        for _ in range(6):
+            pair.source.send(b"x")
+            gevent.sleep(SOON)
+        assert outcome(pumping) == FINISHED
+        assert now() - began > SOON * 4
+
+
+def test_the_last_moment_counts_whatever_moves() -> None:
+    with Pair() as pair:
+
+        def drip() -> None:
+            while True:
+                pair.source.send(b"x")
+                gevent.sleep(SOON / 8)
+
+        dripping = start(drip)
+        flow = pair.flow(CLOSE, 0, CLOSE)
+        assert broken(pump, flow, None, None, None, False, 0, now() + SOON) == ("source", "timeout")
+        dripping.kill()
+
+
+@pytest.mark.parametrize("which", ["source", "sink"])
+def test_a_channel_closed_under_a_flow_breaks_it(which: str) -> None:
+    with Pair(send_buffer=4096) as pair:
+        sending = start(pair.source.send, b"x" * 900_000)
+        pumping = start(pump, pair.flow(LENGTH, 900_000, LENGTH))
+        settle()
+        getattr(pair, which).channel.close()
+        side, what = broken(outcome, pumping)
+        assert (side, what) == (which, "reset")
+        sending.kill()
+
+
+def test_a_killed_flow_leaves_no_waiter_behind() -> None:
+    with Pair() as pair:
+        pumping = start(pump, pair.flow(LENGTH, 5, LENGTH))
+        settle()
+        pumping.kill()
+        pair.source.send(b"hello")
+        assert pump(pair.flow(LENGTH, 5, LENGTH)) == FINISHED
+
+
+# -- whole or not
+
+
+def test_a_flow_is_whole_until_bytes_have_left_the_source() -> None:
+    with Pair() as pair:
+        pair.sink.close()
+        pair.source.send(b"hello")
+        flow = pair.flow(LENGTH, 5, LENGTH)
+        assert broken(pump, flow) == ("sink", "reset")
+        assert flow.whole
+        with ScriptedPeer() as other:
+            again = Flow(pair.source.channel, other.channel, LENGTH, 5, LENGTH, TIMEOUT, TIMEOUT)
+            assert pump(again) == FINISHED
+            assert other.read(5) == b"hello"
+            assert not again.whole
+
+
+def test_a_chunked_flow_is_not_whole_once_its_framing_was_read() -> None:
+    with Pair() as pair:
+        pair.source.send(b"5\r\n")
+        flow = pair.flow(CHUNKED, 0, CHUNKED, timeout=SOON)
+        assert broken(pump, flow) == ("source", "timeout")
+        assert flow.moved == 0
+        assert not flow.whole
+
+
+# -- two flows, and channels to look at
+
+
+def test_stop_ends_the_pump_as_soon_as_the_server_answers() -> None:
+    with Pair() as pair:
+        flow = pair.flow(LENGTH, 10, LENGTH)
+        pumping = start(pump, flow, None, pair.sink.channel)
+        pair.source.send(b"hello")
+        assert pair.sink.read(5) == b"hello"
+        pair.sink.send(b"no")
+        assert outcome(pumping) == STOPPED
+        assert not flow.done
+        pair.source.send(b"world")
+        assert pump(flow) == FINISHED
+        assert pair.sink.read(5) == b"world"
+
+
+def test_stop_sees_what_was_read_already_and_is_not_fooled_by_what_was_taken() -> None:
+    with Pair() as pair:
+        pair.sink.channel.unread(b"answer")
+        assert pump(pair.flow(LENGTH, 5, LENGTH), None, pair.sink.channel) == STOPPED
+        pair.sink.channel.skip(6)
+        pair.sink.send(b"x" * 16384)
+        assert len(pair.sink.channel.read(16384, TIMEOUT)) == 16384
+        pumping = start(pump, pair.flow(LENGTH, 5, LENGTH), None, pair.sink.channel)
+        pair.source.send(b"hello")
+        assert outcome(pumping) == FINISHED
+
+
+def test_watch_breaks_the_sink_when_the_client_leaves() -> None:
+    with Pair() as pair:
+        pumping = start(pump, pair.flow(CLOSE, 0, CLOSE), None, None, pair.sink.channel)
+        settle()
+        assert not pumping.dead
+        pair.sink.close()
+        assert broken(outcome, pumping) == ("sink", "ended")
+
+
+def test_a_leading_flow_ends_the_pump_and_the_other_may_fail() -> None:
+    with Pair() as pair:
+        upload, answer = pair.flow(LENGTH, 99, LENGTH), pair.back(LENGTH, 4, LENGTH)
+        pumping = start(pump, upload, answer, None, None, True)
+        pair.source.send(b"hel")
+        pair.source.finish()
+        settle()
+        assert isinstance(upload.broken, Broken)
+        assert not pumping.dead
+        pair.sink.send(b"nope")
+        assert outcome(pumping) == FINISHED
+        assert answer.done
+        assert pair.source.read(4) == b"nope"
+
+
+def test_a_leading_flow_that_fails_fails_the_pump() -> None:
+    with Pair() as pair:
+        upload, answer = pair.flow(LENGTH, 99, LENGTH), pair.back(LENGTH, 4, LENGTH)
+        pumping = start(pump, upload, answer, None, None, True)
+        pair.sink.send(b"no")
+        pair.sink.finish()
+        assert broken(outcome, pumping) == ("source", "ended")
+        assert answer.broken is not None
+
+
+def test_the_other_flow_that_takes_too_long_does_not_stop_the_leading_one() -> None:
+    with Pair() as pair:
+        upload, answer = pair.flow(LENGTH, 99, LENGTH, timeout=SOON), pair.back(LENGTH, 2, LENGTH)
+        pumping = start(pump, upload, answer, None, None, True)
+        wait_until(lambda: upload.broken)
+        pair.sink.send(b"ok")
+        assert outcome(pumping) == FINISHED
+
+
+def test_a_tunnel_ends_each_direction_on_its_own() -> None:
+    with Pair() as pair:
+        up, down = pair.flow(CLOSE, 0, CLOSE), pair.back(CLOSE, 0, CLOSE)
+        up.half_close = down.half_close = True
+        pumping = start(pump, up, down)
+        pair.source.send(b"up")
+        pair.source.finish()
+        assert pair.sink.read_all() == b"up"
+        pair.sink.send(b"down")
+        pair.sink.finish()
+        assert pair.source.read_all() == b"down"
+        assert outcome(pumping) == FINISHED
+        assert (up.moved, down.moved) == (2, 4)
+
+
+def test_a_tunnel_moves_both_ways_while_both_sides_only_write() -> None:
+    size = 3_000_000
+    with Pair(send_buffer=4096) as pair:
+        up, down = pair.flow(CLOSE, 0, CLOSE), pair.back(CLOSE, 0, CLOSE)
+        up.half_close = down.half_close = True
+        pumping = start(pump, up, down)
+
+        def talk(peer: ScriptedPeer) -> None:
+            peer.send(b"x" * size)
+            peer.finish()
+
+        talking = [start(talk, pair.source), start(talk, pair.sink)]
+        hearing = [start(pair.source.read_all), start(pair.sink.read_all)]
+        assert [len(outcome(one)) for one in hearing] == [size, size]
+        assert outcome(pumping) == FINISHED
+        for one in talking:
+            outcome(one)
+
+
+def test_a_tunnel_that_is_silent_both_ways_ends_and_a_word_in_one_keeps_it() -> None:
+    with Pair() as pair:
+        up, down = (
+            Flow(a.channel, b.channel, CLOSE, 0, CLOSE, 0, 0)
+            for a, b in ((pair.source, pair.sink), (pair.sink, pair.source))
+        )
+        pumping = start(pump, up, down, None, None, False, SOON * 4)
+        for _ in range(6):
+            pair.sink.send(b"x")
+            gevent.sleep(SOON)
+        assert not pumping.dead
+        assert broken(outcome, pumping) == ("source", "timeout")

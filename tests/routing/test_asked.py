@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.config.addresses import Address
+from sidecar.errors import ConfigurationError, Malformed
+from sidecar.net.settings import ListenerSettings
+from sidecar.routing.asked import Question
+
+
+def question(url: str, method: str = "GET", *headers: tuple[str, str]) -> Question:
+    return Question(method, url, headers, "192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "authority", "origin"),
+    [
+        ("http://Example.org/a?b#c", "example.org", b"Example.org", b"/a?b"),
+        ("http://example.org:8080", "example.org", b"example.org:8080", b"/"),
+        ("HTTPS://u:p@example.org?x", "example.org", b"example.org", b"/?x"),
+        ("http://[::1]:80/", "[::1]", b"[::1]:80", b"/"),
+        ("/a%2Fb//c?%zz", "localhost", b"localhost", b"/a%2Fb//c?%zz"),
+        ("/ü b", "localhost", b"localhost", b"/%C3%BC%20b"),
+    ],
+)
+def test_a_url_becomes_a_request(url: str, host: str, authority: bytes, origin: bytes) -> None:
+    request = question(url).request("public", None)
+    assert (request.host, request.head.authority, request.head.origin) == (host, authority, origin)
+    assert (request.client, request.listener) == ("192.0.2.7", "public")
+
+
+def test_the_scheme_is_that_of_the_url() -> None:
+    assert question("https://a/").request("", None).scheme == "https"
+    assert question("/").request("", None).scheme == "http"
+
+
+def test_fields_are_sent_and_host_is_replaced() -> None:
+    request = question("http://a/", "GET", ("host", "b"), ("X-A", "1"), ("X-A", "2")).request("", None)
+    assert request.host == "b"
+    assert request.head.get_all(b"x-a") == [b"1", b"2"]
+
+
+def test_a_question_about_the_server() -> None:
+    assert question("*", "OPTIONS").request("", None).path == "*"
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("http://a/", 80), ("https://a/", 443), ("http://a:81/", 81), ("/", 0), ("*", 0), ("http://a:x/", 0)],
+)
+def test_the_port_that_is_meant(url: str, port: int) -> None:
+    assert question(url).port == port
+
+
+@pytest.mark.parametrize(
+    ("one", "rule"),
+    [
+        (question("/.."), "bad_path"),
+        (question("/%00"), "bad_path"),
+        (question("http://a b/"), "bad_host"),
+        (question("/", "GE T"), ""),
+        (question("/", "GET", ("Content-Length", "x")), "bad_content_length"),
+    ],
+)
+def test_what_no_client_may_send_is_malformed(one: Question, rule: str) -> None:
+    with pytest.raises(Malformed) as error:
+        one.request("", None)
+    assert error.value.rule == rule or not rule
+
+
+def test_the_listener_sets_the_limits() -> None:
+    settings = ListenerSettings(bind=(Address("127.0.0.1", 80),), max_target_size=256)
+    with pytest.raises(Malformed) as error:
+        question("/" + "a" * 300).request("public", settings)
+    assert error.value.status == 414
+
+
+@pytest.mark.parametrize("url", ["example.org/", "ftp://a/", "", "http:/a"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a URL: write http://host/path or /path"):
+        question(url)
+
+
+def test_a_line_break_cannot_be_asked_for() -> None:
+    with pytest.raises(ConfigurationError, match="has a line break"):
+        question("/", "GET", ("X-A", "1\r\nX-B: 2"))
+    with pytest.raises(ConfigurationError, match="has a line break"):
+        question("/", "GET\n")
+
+
+def test_a_head_that_does_not_end_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        question("/", "").request("", None)

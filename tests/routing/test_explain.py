@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config.merge import Configuration, load
+from sidecar.errors import ConfigurationError
+from sidecar.net.settings import ListenerSettings
+from sidecar.routing.explain import explain
+from sidecar.routing.settings import RouteSettings
+from sidecar.upstream.settings import UpstreamSettings
+
+GOLDEN = Path(__file__).parent / "explain"
+BASE = "[listener public]\nbind = 127.0.0.1:8080\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
+
+
+def conf(directory: Path, text: str) -> Configuration:
+    (directory / "a.ini").write_text(text)
+    return load(directory, [ListenerSettings, UpstreamSettings, RouteSettings], {})
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
+def test_what_people_read(golden: Path, tmp_path: Path) -> None:
+    text, question, expected = golden.read_text().split("----------\n")
+    method, url = question.split()
+    told = explain(conf(tmp_path, text), method, url, [], "192.0.2.7", None)
+    assert str(told).replace(f"{tmp_path}/", "") + "\n" == expected
+
+
+def asked(configuration: Configuration, url: str, **more: Any) -> dict[str, Any]:
+    told = explain(
+        configuration, "GET", url, more.get("headers", []), "192.0.2.7", more.get("listener")
+    ).as_dict()
+    assert json.loads(json.dumps(told)) == told
+    return told
+
+
+def test_what_programs_read(tmp_path: Path) -> None:
+    text = f"{BASE}[route a]\npath_prefix = /\nupstream = app\n[route b]\npath = /x\nrespond = 200 {{path}}\n"
+    told = asked(conf(tmp_path, text), "http://example.org/x?y#z")
+    values = told.pop("values")
+    assert told == {
+        "method": "GET",
+        "url": "http://example.org/x?y#z",
+        "listener": "public",
+        "path": "/x",
+        "refused": None,
+        "route": "b",
+        "origin": f"{tmp_path}/a.ini:8",
+        "outcome": "respond 200 /x",
+        "target": None,
+        "match": {},
+        "passed_over": [
+            {
+                "route": "a",
+                "origin": f"{tmp_path}/a.ini:5",
+                "matches": True,
+                "why": "matches too, but its path is less specific than that of b",
+            }
+        ],
+    }
+    assert {"section": "[route b]", "key": "path", "value": "/x", "origin": f"{tmp_path}/a.ini:9"} in values
+    assert {"section": "[route b]", "key": "priority", "value": "0", "origin": None} in values
+
+
+def test_no_route(tmp_path: Path) -> None:
+    told = explain(
+        conf(tmp_path, f"{BASE}[route a]\npath = /x\nupstream = app\n"), "GET", "/y", [], "::1", None
+    )
+    assert told.as_dict()["route"] is None
+    assert "  route     none: 404, no_route\n" in str(told)
+    assert "a.ini:5): path is not /x" in str(told)
+
+
+def test_the_listener_is_the_one_named_or_the_one_that_fits(tmp_path: Path) -> None:
+    configuration = conf(
+        tmp_path,
+        "[listener one]\nbind = 127.0.0.1:8001\n[listener two]\nbind = 127.0.0.1:8002\n"
+        "[route a]\nlistener = two\nrespond = 200\n[route b]\nlistener = one\npath = /b\nrespond = 200\n",
+    )
+    assert asked(configuration, "/")["listener"] == "two"
+    assert asked(configuration, "http://x:8001/")["listener"] == "one"
+    assert asked(configuration, "http://x:8001/")["route"] is None
+    assert asked(configuration, "http://x:9/b")["listener"] == "one"
+    assert asked(configuration, "/b", listener="two")["route"] == "a"
+    with pytest.raises(ConfigurationError, match=r"there is no \[listener on\]: did you mean one\?"):
+        asked(configuration, "/", listener="on")
+
+
+def test_without_a_listener_routes_are_explained_all_the_same(tmp_path: Path) -> None:
+    told = asked(conf(tmp_path, "[route a]\nrespond = 200\n"), "/")
+    assert (told["listener"], told["route"]) == (None, "a")
+
+
+def test_an_upstream_that_there_is_not_has_no_values(tmp_path: Path) -> None:
+    told = asked(conf(tmp_path, "[route a]\nupstream = gone\n"), "/")
+    assert {value["section"] for value in told["values"]} == {"[route a]"}
+
+
+def test_what_a_rewrite_refuses(tmp_path: Path) -> None:
+    told = asked(conf(tmp_path, "[route a]\nrewrite = ^/(.)(.*)$ /.$1/$2\nupstream = app\n"), "/...")
+    assert (told["outcome"], told["target"]) == ("refused: 400, malformed_request: bad_path", None)
+
+
+def test_timeouts_are_told_once_from_where_they_hold(tmp_path: Path) -> None:
+    text = f"{BASE}[route a]\nread_timeout = 5s\nupstream = app\n"
+    told = asked(conf(tmp_path, text), "/")
+    values = {value["key"]: value for value in told["values"]}
+    assert values["read_timeout"]["section"] == "[route a]"
+    assert values["send_timeout"]["section"] == "[upstream app]"
+    assert len([value for value in told["values"] if value["key"] == "read_timeout"]) == 1
+
+
+def test_of_many_routes_the_text_lists_those_that_nearly_matched(tmp_path: Path) -> None:
+    many = "".join(f"[route r{n}]\nhost = h{n}\nupstream = app\n" for n in range(50))
+    near = "[route near]\nmethod = PUT\nupstream = app\n[route all]\nupstream = app\n"
+    told = explain(conf(tmp_path, BASE + many + near), "GET", "/", [], "::1", None)
+    assert len(told.as_dict()["passed_over"]) == 51
+    lines = str(told).split("\n")
+    start = lines.index("passed over, in the order of precedence:")
+    assert lines[start + 1].endswith("method is GET, not PUT")
+    assert lines[start + 2] == "  and 50 more (--json lists them all)"
+
+
+def test_nothing_of_a_request_disturbs_the_terminal(tmp_path: Path) -> None:
+    told = explain(
+        conf(tmp_path, "[route a]\nrespond = 200 {path}\n"), "GET", "/%1B%5B2J\x1b", [], "::1", None
+    )
+    assert "\x1b" not in str(told)
+    assert r"\x1b[2J" in str(told)

