@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
-
-from gevent.pool import Group, Pool
+from typing import Any, Final, NamedTuple
 
 from .config.addresses import Address
 from .config.merge import Configuration
@@ -19,10 +17,10 @@ from .kept import Kept
 from .message import Handler, Request, Response
 from .net.channel import Channel
 from .net.client_address import UNIX_PEER
-from .net.listener import Listener
+from .net.connections import Connections
+from .net.listener import Listener, bind_advice
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
-from .policies.answer import answer
 from .policies.order import chain, failure_edit
 from .routing import check as routing
 from .routing.settings import RouteSettings
@@ -34,17 +32,41 @@ from .upstream.forward import Forward, Server, Timeouts
 from .upstream.pool import ServerPool
 from .upstream.settings import UpstreamSettings
 
+#: Seconds that a client has for a request when it connected as its listener ended.
+_LAST_CALL: Final = 1.0
+
 Event = Callable[..., None]
 Edit = Callable[[Request, Response], None]
 
 
-def check(configuration: Configuration) -> tuple[list[str], list[str]]:
-    """(mistakes, warnings) of a configuration that could be read: what building it would meet."""
-    mistakes, warnings = routing.check(configuration)
+class Prepared(NamedTuple):
+    """A configuration with what is wrong with it, and the routers of its listeners."""
+
+    configuration: Configuration
+    mistakes: list[str]
+    warnings: list[str]
+    routers: dict[str, Router]
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the configuration."""
+        return self.configuration.fingerprint
+
+
+def prepare(configuration: Configuration) -> Prepared:
+    """What serving `configuration` takes and nothing that serves is touched by: for any thread."""
+    routers = routing.build(configuration)
+    mistakes, warnings = routing.check(configuration, routers)
     mistakes += _doubly_bound(configuration)
     if not configuration.named(ListenerSettings):
         warnings.append("no listener is configured: add [listener public] with bind = 0.0.0.0:8080")
-    return mistakes, warnings
+    return Prepared(configuration, mistakes, warnings, routers)
+
+
+def check(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """(mistakes, warnings) of a configuration that could be read: what building it would meet."""
+    prepared = prepare(configuration)
+    return prepared.mistakes, prepared.warnings
 
 
 def _doubly_bound(configuration: Configuration) -> Iterator[str]:
@@ -85,11 +107,61 @@ def _failure_edits(edits: dict[Route, Edit]) -> Edit:
 
 
 class _Upstream:
-    """An upstream of one generation."""
+    """An upstream of one generation, and the handlers that end routes at it."""
 
-    def __init__(self, settings: UpstreamSettings, balance: RoundRobin[Server]) -> None:
-        self.settings = settings
-        self.balance = balance
+    def __init__(
+        self, settings: UpstreamSettings, balance: RoundRobin[Server], now: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._balance = balance
+        self._now = now
+        self._ends: dict[tuple[object, ...], Forward] = {}
+
+    def end(self, route: RouteSettings) -> Forward:
+        """The handler for a route. Those that ask for the same share one: there may be very many."""
+        key = (
+            route.connect_timeout,
+            route.send_timeout,
+            route.read_timeout,
+            route.request_timeout,
+            route.tunnel_timeout,
+            route.upgrade,
+            route.buffering,
+            route.buffer_size,
+        )
+        end = self._ends.get(key)
+        if end is None:
+            end = self._ends[key] = self._forward(route)
+        return end
+
+    def _forward(self, route: RouteSettings) -> Forward:
+        own = self._settings
+        return Forward(
+            self._balance,
+            Timeouts(
+                _either(route.connect_timeout, own.connect_timeout),
+                _either(route.send_timeout, own.send_timeout),
+                _either(route.read_timeout, own.read_timeout),
+                _either(route.request_timeout, own.request_timeout),
+                _either(route.tunnel_timeout, own.tunnel_timeout),
+            ),
+            own.max_header_size,
+            self._now,
+            upgrade=route.upgrade,
+            buffer=route.buffer_size if route.buffering else 0,
+        )
+
+
+class _Place(NamedTuple):
+    """By what a bound address is known again."""
+
+    address: Address
+    written: str = ""  # where, for port 0: that is another port each time it is written
+
+
+def _places(listener: str, settings: ListenerSettings) -> Iterator[_Place]:
+    for at, address in enumerate(settings.bind):
+        yield _Place(address, "" if address.port or address.is_unix else f"{listener} {at}")
 
 
 class _Bound:
@@ -103,34 +175,6 @@ class _Bound:
         self.listener: Listener | None = None
 
 
-class _Connections(Pool):  # type: ignore[misc]
-    """The greenlets of all client connections, and a bound on their number that a reload can move."""
-
-    size: int
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self._excess = 0  # connections beyond a bound that was lowered: those that leave free no place
-
-    def resize(self, size: int) -> None:
-        """Bound the number of connections; those there are go on, and count."""
-        if size == self.size:
-            return
-        free = size - len(self)
-        self.size = size
-        self._excess = max(0, -free)
-        self._semaphore.counter = max(0, free - 1)
-        if free > 0:
-            self._semaphore.release()  # tells the listeners that wait
-
-    def _discard(self, greenlet: Any) -> None:
-        if self._excess:
-            self._excess -= 1
-            Group._discard(self, greenlet)
-        else:
-            super()._discard(greenlet)
-
-
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
@@ -141,20 +185,20 @@ class Application:
         self._access = access
         self._now = now
         self._kept = Kept()
-        self._bound: dict[Address, _Bound] = {}
-        self._connections = _Connections(10_000)
-        self._retired: set[Session] = set()
+        self._bound: dict[_Place, _Bound] = {}
+        self._connections = Connections(10_000, self._on_full)
+        self._servers: dict[str, set[Address]] | None = None  # of each upstream; None before the first
 
     # -- building
 
-    def apply(self, configuration: Configuration) -> None:
-        """Serve `configuration` from now on. Raises ConfigurationError; then nothing has changed."""
-        mistakes, _ = check(configuration)
-        if mistakes:
-            raise ConfigurationError(mistakes)
+    def apply(self, prepared: Prepared) -> None:
+        """Serve what was prepared from now on, once. Raises ConfigurationError; then nothing has changed."""
+        if prepared.mistakes:
+            raise ConfigurationError(prepared.mistakes)
+        configuration = prepared.configuration
         self._kept.begin()
         try:
-            wanted = self._build(configuration)
+            wanted = self._build(configuration, prepared.routers)
             fresh = self._bind(configuration, wanted)
         except BaseException:
             self._kept.abandon()
@@ -162,25 +206,27 @@ class Application:
         self._swap(wanted, fresh)
         self._kept.sweep()
         self._connections.resize(configuration.only(SidecarSettings).max_connections)
+        self._tell_servers(configuration)
 
-    def _build(self, configuration: Configuration) -> dict[Address, Serving]:
+    def _build(self, configuration: Configuration, routers: dict[str, Router]) -> dict[_Place, Serving]:
         upstreams = {
-            name: _Upstream(settings, self._balance(settings))
+            name: _Upstream(settings, self._balance(settings), self._now)
             for name, settings in configuration.named(UpstreamSettings).items()
         }
-        routers = routing.build(configuration)
         edits: dict[Route, Edit] = {}
         for route in {route: None for router in routers.values() for route in router.routes}:
-            route.handler = chain(route.settings, self._end(route.settings, upstreams))
-            edit = failure_edit(route.settings)
+            own = route.settings
+            end = upstreams[own.upstream].end(own) if own.upstream else None
+            route.handler = chain(own, end)
+            edit = failure_edit(own)
             if edit is not None:
                 edits[route] = edit
         access = self._access()
-        wanted: dict[Address, Serving] = {}
+        wanted: dict[_Place, Serving] = {}
         for name, settings in configuration.named(ListenerSettings).items():
             serving = Serving(name, settings, _dispatch(routers[name]), access, self._event)
             serving.on_failure = _failure_edits(edits)
-            wanted.update(dict.fromkeys(settings.bind, serving))
+            wanted.update(dict.fromkeys(_places(name, settings), serving))
         return wanted
 
     def _balance(self, settings: UpstreamSettings) -> RoundRobin[Server]:
@@ -192,96 +238,107 @@ class Application:
             servers.append((Server(str(server.address), pool), server.weight))
         return RoundRobin(servers)
 
-    def _end(self, settings: RouteSettings, upstreams: dict[str, _Upstream]) -> Handler:
-        own = answer(settings)
-        if own is not None:
-            return own
-        upstream = upstreams[settings.upstream]
-        defaults = upstream.settings
-        return Forward(
-            upstream.balance,
-            Timeouts(
-                _either(settings.connect_timeout, defaults.connect_timeout),
-                _either(settings.send_timeout, defaults.send_timeout),
-                _either(settings.read_timeout, defaults.read_timeout),
-                _either(settings.request_timeout, defaults.request_timeout),
-                _either(settings.tunnel_timeout, defaults.tunnel_timeout),
-            ),
-            defaults.max_header_size,
-            self._now,
-            upgrade=settings.upgrade,
-            buffer=settings.buffer_size if settings.buffering else 0,
-        )
+    def _tell_servers(self, configuration: Configuration) -> None:
+        after = {
+            name: {server.address for server in settings.server.values()}
+            for name, settings in configuration.named(UpstreamSettings).items()
+        }
+        before, self._servers = self._servers, after
+        if before is None:
+            return
+        for name in before | after:
+            old, new = before.get(name, set()), after.get(name, set())
+            if new - old:
+                self._event("upstream_added", upstream=name, servers=sorted(map(str, new - old)))
+            if old - new:
+                self._event("upstream_removed", upstream=name, servers=sorted(map(str, old - new)))
 
     # -- binding
 
-    def _bind(self, configuration: Configuration, wanted: dict[Address, Serving]) -> dict[Address, _Bound]:
-        fresh: dict[Address, _Bound] = {}
+    def _bind(self, configuration: Configuration, wanted: dict[_Place, Serving]) -> dict[_Place, _Bound]:
+        fresh: dict[_Place, _Bound] = {}
+        given_up: list[_Place] = []
         mistakes = []
-        for address, serving in wanted.items():
-            if address in self._bound:
+        for place, serving in wanted.items():
+            known = self._bound.get(place)
+            if known is not None and not _listener(known).closed:
                 continue
-            bound = _Bound(serving)
+            bound = known or _Bound(serving)
             try:
-                bound.listener = self._listen(address, bound, wanted)
-                fresh[address] = bound
+                bound.listener = self._listen(place.address, bound, wanted, given_up)
+                fresh[place] = bound
             except OSError as error:
-                mistakes.append(
-                    configuration.mistake(
-                        "listener", serving.name, "bind", f"{address}: {_bind_advice(error)}"
-                    )
-                )
+                text = f"{place.address}: {bind_advice(error)}"
+                mistakes.append(configuration.mistake("listener", serving.name, "bind", text))
         if mistakes:
             for bound in fresh.values():
                 _listener(bound).end()
+            self._reopen(given_up)
             raise ConfigurationError(mistakes)
         return fresh
 
-    def _listen(self, address: Address, bound: _Bound, wanted: dict[Address, Serving]) -> Listener:
+    def _listen(
+        self, address: Address, bound: _Bound, wanted: dict[_Place, Serving], given_up: list[_Place]
+    ) -> Listener:
         handle = partial(self._serve, bound)
         try:
             return Listener(address, handle, self._connections, self._event)
         except OSError as error:
             # 0.0.0.0:80 and 127.0.0.1:80 exclude one another: the one that leaves must go first.
-            leaving = [a for a in self._bound if a not in wanted and a.port == address.port and a.port]
+            port = address.port
+            leaving = [one for one in self._bound if one not in wanted and one.address.port == port and port]
             if error.errno != errno.EADDRINUSE or not leaving:
                 raise
             for old in leaving:
-                _listener(self._bound[old]).end()
+                if old not in given_up:
+                    given_up.append(old)
+                    _listener(self._bound[old]).end()
+            return Listener(address, handle, self._connections, self._event)
+
+    def _reopen(self, places: list[_Place]) -> None:
+        """Take back what was given up for a change that could not be made after all."""
+        for place in places:
+            bound = self._bound[place]
+            handle = partial(self._serve, bound)
             try:
-                return Listener(address, handle, self._connections, self._event)
-            except OSError:
-                self._reopen(leaving)
-                raise
+                bound.listener = Listener(place.address, handle, self._connections, self._event)
+            except OSError as error:
+                # Somebody was faster. The next reload tries again.
+                name, text = bound.serving.name, bind_advice(error)
+                self._event("listener_failed", listener=name, address=str(place.address), error=text)
+            else:
+                bound.listener.start()
 
-    def _reopen(self, addresses: list[Address]) -> None:
-        """Take back what was given up for a listener that could not be bound after all."""
-        for address in addresses:
-            bound = self._bound[address]
-            bound.listener = Listener(address, partial(self._serve, bound), self._connections, self._event)
-            bound.listener.start()
-
-    def _swap(self, wanted: dict[Address, Serving], fresh: dict[Address, _Bound]) -> None:
-        for address in [a for a in self._bound if a not in wanted]:
-            self._close(address)
-        for address, bound in self._bound.items():
-            bound.serving = wanted[address]
-        for address, bound in fresh.items():
-            self._bound[address] = bound
+    def _swap(self, wanted: dict[_Place, Serving], fresh: dict[_Place, _Bound]) -> None:
+        for place in [one for one in self._bound if one not in wanted]:
+            self._close(place)
+        for place, bound in self._bound.items():
+            bound.serving = wanted[place]
+        for place, bound in fresh.items():
+            self._bound[place] = bound
             listener = _listener(bound)
             listener.start()
             self._event("listener_bound", listener=bound.serving.name, address=str(listener.bound))
 
-    def _close(self, address: Address) -> None:
-        bound = self._bound.pop(address)
+    def _close(self, place: _Place) -> None:
+        bound = self._bound.pop(place)
         _listener(bound).end()
         bound.serving.ended = True
-        self._event("listener_closed", listener=bound.serving.name, address=str(address))
-        self._retired |= bound.sessions
+        # Who connected at the last moment was still accepted, and gets a moment to ask.
+        bound.serving.idle_timeout = min(bound.serving.idle_timeout, _LAST_CALL)
+        self._event("listener_closed", listener=bound.serving.name, address=str(_listener(bound).bound))
         for session in list(bound.sessions):
             session.retire()
 
     # -- serving
+
+    def _on_full(self, is_full: bool) -> None:
+        if is_full:
+            self._event(
+                "accept_paused", reason="max_connections is reached", connections=len(self._connections)
+            )
+        elif self._bound:
+            self._event("accept_resumed", connections=len(self._connections))
 
     def _serve(self, bound: _Bound, channel: Channel, peer: Any) -> None:
         name = peer[0] if isinstance(peer, tuple) else UNIX_PEER
@@ -292,7 +349,6 @@ class Application:
             session.run()
         finally:
             sessions.discard(session)
-            self._retired.discard(session)
 
     def addresses(self) -> dict[str, list[Address]]:
         """Listener name → the addresses it is bound to, port 0 resolved."""
@@ -306,12 +362,12 @@ class Application:
     @property
     def open_sessions(self) -> int:
         """Client connections that are still served."""
-        return len(self._retired) + sum(len(bound.sessions) for bound in self._bound.values())
+        return len(self._connections)
 
     def drain(self) -> None:
         """Take no more connections; end idle ones now and the others after their exchange."""
-        for address in list(self._bound):
-            self._close(address)
+        for place in list(self._bound):
+            self._close(place)
 
     def close(self) -> None:
         """Cut off what is left and close what is kept."""
@@ -327,16 +383,3 @@ def _either(own: float | None, default: float) -> float:
 def _listener(bound: _Bound) -> Listener:
     assert bound.listener is not None
     return bound.listener
-
-
-_ADVICE: Final = {
-    errno.EADDRINUSE: "is in use by another process: stop it, or choose another port",
-    errno.EACCES: "needs a permission this process does not have: choose a port from 1024 on, or grant "
-    "CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "is not an address of this machine: write 0.0.0.0 for all of them",
-    errno.ENOENT: "is in a directory that does not exist: make it first",
-}
-
-
-def _bind_advice(error: OSError) -> str:
-    return _ADVICE.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")

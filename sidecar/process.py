@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from . import __version__
-from .app import Application
+from .app import Application, Prepared, prepare
 from .config.merge import Configuration, load
 from .errors import ConfigurationError
 from .observe.access import AccessLog
@@ -33,10 +36,10 @@ def run(directory: Path, with_demo: bool) -> int:
         from . import demo
 
         server = demo.start("127.0.0.1:8000")
-    configuration = load(directory, SECTIONS, os.environ)
-    process = Process(directory, configuration)
+    prepared = _prepared(directory, os.environ)
+    process = Process(directory, prepared.configuration)
     try:
-        return process.run()
+        return process.run(prepared)
     finally:
         if with_demo:
             server.stop()
@@ -51,12 +54,11 @@ class Process:
         self._settings = configuration.only(SidecarSettings)
         self._writers: dict[str, Writer] = {}
         self._events = self._open_events(self._settings)
-        self._access = self._open_access(self._settings)
-        self._tasks = Tasks(self._events.task_died)
+        self._access = self._open_access(configuration)
+        self._tasks = Tasks(lambda task, error: self._events.task_died(task, error))
         self._application = Application(self._event, lambda: self._access, self._clock.monotonic)
         self._stop = Event()
         self._stops = 0
-        self._configuration = configuration
 
     def _event(self, name: str, **fields: Any) -> None:
         self._events.event(name, **fields)
@@ -83,24 +85,27 @@ class Process:
         writer = self._writer("stderr")
         return Events(writer, self._format(settings, writer), settings.log_level, self._clock)  # type: ignore[arg-type]
 
-    def _open_access(self, settings: SidecarSettings) -> Any:
+    def _open_access(self, configuration: Configuration) -> Any:
+        settings = configuration.only(SidecarSettings)
         if settings.access_log == "off":
             return None
         try:
             writer = self._writer(settings.access_log)
         except OSError as error:
             advice = f"{settings.access_log}: {error.strerror}: make it writable, or name another"
-            raise ConfigurationError([f"[sidecar] access_log: {advice}"]) from error
+            mistake = configuration.mistake("sidecar", "", "access_log", advice)
+            raise ConfigurationError([mistake]) from error
         return AccessLog(writer, self._format(settings, writer), self._clock)
 
     # -- life
 
-    def run(self) -> int:
-        """Serve until a signal says otherwise."""
+    def run(self, prepared: Prepared) -> int:
+        """Serve what was prepared, and what replaces it, until a signal says otherwise."""
         limit = self._raise_descriptors()
-        self._application.apply(self._configuration)
+        self._application.apply(prepared)
         reloader = Reloader(self._load, self._apply, self._event, self._clock, later(self._tasks))
-        reloader.fingerprint = self._configuration.fingerprint
+        reloader.fingerprint = prepared.fingerprint
+        del prepared  # a reload replaces it, and this call lasts
         watch = Watch(self._directory, lambda: reloader.request(WATCH), self._event)
         watch.start()
         self._handle_signals(reloader)
@@ -112,21 +117,25 @@ class Process:
         reloader.stop()
         return self._drain()
 
-    def _load(self) -> Configuration:
-        # Disk, and seconds of work when there are very many routes: not in the hub's thread.
+    def _load(self) -> Prepared:
+        # Disk, and much work when there are very many routes: not in the hub's thread.
         pool = gevent.get_hub().threadpool
-        read = pool.apply(_load_or_mistakes, (self._directory, dict(os.environ)))
-        if isinstance(read, ConfigurationError):
-            raise read
-        return cast(Configuration, read)
+        prepared = pool.apply(_prepared_or_mistakes, (self._directory, dict(os.environ)))
+        if isinstance(prepared, ConfigurationError):
+            raise prepared
+        return cast(Prepared, prepared)
 
-    def _apply(self, configuration: Configuration) -> None:
+    def _apply(self, prepared: Prepared) -> None:
+        if self._stops:
+            # It was read while the process was told to end; its listeners would outlive the drain.
+            raise ConfigurationError(["the process ends: nothing new is served"])
+        configuration = prepared.configuration
         settings = configuration.only(SidecarSettings)
         access, events = self._access, self._events
         try:
             self._events = self._open_events(settings)
-            self._access = self._open_access(settings)
-            self._application.apply(configuration)
+            self._access = self._open_access(configuration)
+            self._application.apply(prepared)
         except BaseException:
             self._access, self._events = access, events
             raise
@@ -153,8 +162,10 @@ class Process:
         self._stop.set()
 
     def _reopen(self) -> None:
-        for writer in self._writers.values():
-            writer.reopen()
+        for target, writer in self._writers.items():
+            # A log that an earlier configuration named gets the last lines of its exchanges, no new file.
+            if target == self._settings.access_log:
+                writer.reopen()
 
     def _drain(self) -> int:
         settings = self._settings
@@ -174,9 +185,30 @@ class Process:
         return 0
 
 
-def _load_or_mistakes(directory: Path, environ: dict[str, str]) -> Configuration | ConfigurationError:
+def _prepared_or_mistakes(directory: Path, environ: dict[str, str]) -> Prepared | ConfigurationError:
     """For a thread, whose exceptions would be printed before anybody can catch them."""
     try:
-        return load(directory, SECTIONS, environ)
+        return _prepared(directory, environ)
     except ConfigurationError as error:
         return error
+
+
+def _prepared(directory: Path, environ: Mapping[str, str]) -> Prepared:
+    with _uncollected():
+        return prepare(load(directory, SECTIONS, environ))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: what is made stays.
+
+    With ten thousand routes a collection stops all threads for a fifth of a second; a load causes several.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        # All that is young becomes old without being looked through.
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()

@@ -35,6 +35,7 @@ cdef class Session:
     cdef object _serving
     cdef bint _trusted
     cdef bint _exchange(self, Serving serving) except -1
+    cdef bint _deliver(self, Request request, Response response, Serving serving, long long sent, double started) except -1
     cdef Response _answer(self, Request request, Serving serving)
     cdef Request _request(self, RequestHead head, Serving serving)
     cdef bint _send(self, Request request, Response response, Serving serving) except -1

@@ -164,6 +164,19 @@ class Session:
         if response is None:
             self._log(serving, request, 499, "client_gone", sent, started)
             return False
+        if self._deliver(request, response, serving, sent, started):
+            # A drain that began after the head promised more: only what came already is served.
+            return not self._serving().ended or channel.pending > 0
+        if response.head.status != 101 and (head.keep_alive or request.body is not None):
+            # The client did not ask for this end: it may be sending still (RFC 9112 section 9.6).
+            channel.linger(_LINGER)
+        return False
+
+    def _deliver(
+        self, request: Request, response: Response, serving: Serving, sent: int, started: float
+    ) -> bool:
+        """Send the response and log the exchange, however it ends; True when the connection can go on."""
+        channel = self._channel
         reason = response.reason
         keep = False
         try:
@@ -178,12 +191,15 @@ class Session:
             reason = "internal_error"
             serving.event("exchange_failed", exc_info=error, route=_route_name(request))
             channel.abort()
+        except BaseException:
+            # Killed: what the client got so far must not pass for all of it.
+            channel.abort()
+            raise
         finally:
             if response.body is not None and type(response.body) is not bytes:
                 response.body.close()
             self._log(serving, request, response.head.status, reason, sent, started)
-        # A drain that began after the head promised more: only what the client has sent already is served.
-        return keep and (not self._serving().ended or channel.pending > 0)
+        return keep
 
     def _answer(self, request: Request, serving: Serving) -> Response | None:
         """The handler's response, or the one that its failure becomes; None when nobody is there."""
@@ -247,8 +263,6 @@ class Session:
             framing = head.framing if head.framing == LENGTH else NONE
             data = head.render(framing, keep, version, response.drop, response.extra)
             channel.send(data + body if body else data, serving.write_timeout)
-            if not keep and request.body is not None:
-                channel.linger(_LINGER)
             return keep
         if type(body) is Tunnel:
             channel.hold(head.render(NONE, True, version, response.drop, response.extra, True))
@@ -261,8 +275,6 @@ class Session:
             keep = False
         channel.hold(head.render(framing, keep, version, response.drop, response.extra))
         body.send_to(channel, framing, serving.write_timeout)
-        if not keep and not body.is_whole_exchange:
-            channel.linger(_LINGER)
         return keep
 
     def _refuse(self, serving: Serving, error: Failure | Malformed) -> bool:

@@ -543,6 +543,8 @@ cdef class Channel:
         """End politely: the peer may still be sending, and closing on unread bytes would reset what it reads."""
         cdef double until = now() + timeout, left
         cdef Py_ssize_t count
+        if self.fd < 0:
+            return
         self.shutdown_write()
         self.start = self.stop = 0
         if self.buffer == NULL:

@@ -23,7 +23,20 @@ from .channel import Channel
 _BACKLOG: Final = 4096  # the kernel takes the smaller of this and net.core.somaxconn
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
+_ADVICE: Final = {
+    errno.EADDRINUSE: "is in use by another process: stop it, or choose another port",
+    errno.EACCES: "needs a permission this process does not have: choose a port from 1024 on, or grant "
+    "CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "is not an address of this machine: write 0.0.0.0 for all of them",
+    errno.ENOENT: "is in a directory that does not exist: make it first",
+}
+
 Handle = Callable[[Channel, Any], None]
+
+
+def bind_advice(error: OSError) -> str:
+    """What is wrong with an address that cannot be listened on, and what would be right."""
+    return _ADVICE.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
 
 
 def listen(address: Address) -> Any:

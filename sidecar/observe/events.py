@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-import structlog
-
 from ..runtime import Clock
 from .text import fit, shown, time_text
+
+# structlog imports rich where it is installed: 5 MB that a sidecar pays for and never uses. None stops that.
+_unwanted: Final = "rich" not in sys.modules and sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if _unwanted:
+    del sys.modules["rich"]
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "console"]

@@ -20,7 +20,13 @@ _KIND = RouteSettings.KIND
 def build(configuration: Configuration) -> dict[str, Router]:
     """A router for each listener, by its name. A route of several listeners is the same object in each."""
     routes = [Route(name, settings) for name, settings in configuration.named(RouteSettings).items()]
-    return {name: Router(_of(name, routes)) for name in configuration.named(ListenerSettings)}
+    # Listeners mostly share their routes, and then their router.
+    made: dict[tuple[Route, ...], Router] = {}
+    routers: dict[str, Router] = {}
+    for name in configuration.named(ListenerSettings):
+        own = tuple(_of(name, routes))
+        routers[name] = made[own] = made.get(own) or Router(own)
+    return routers
 
 
 def everywhere(configuration: Configuration) -> Router:
@@ -36,13 +42,17 @@ def _of(listener: str, routes: Iterable[Route]) -> Iterator[Route]:
     return (route for route in routes if not route.settings.listener or listener in route.settings.listener)
 
 
-def check(configuration: Configuration) -> tuple[list[str], list[str]]:
-    """(mistakes, warnings): whole lines for the user, about routes that each by itself are sound."""
+def check(
+    configuration: Configuration, built: dict[str, Router] | None = None
+) -> tuple[list[str], list[str]]:
+    """(mistakes, warnings): whole lines for the user, about routes that each by itself are sound.
+
+    `built` is what `build` made of the configuration, for those who have it already.
+    """
     mistakes = [*_unknown(configuration), *_idle(configuration)]
     warnings: list[str] = []
-    routers = list(build(configuration).values()) or [everywhere(configuration)]
-    # Listeners mostly share their routes; what they share is looked at once.
-    routers = list({router.routes: router for router in routers}.values())
+    shared = dict.fromkeys((build(configuration) if built is None else built).values())
+    routers = list(shared) or [everywhere(configuration)]
     ambiguous = {_told(configuration, one): one.is_certain for r in routers for one in ambiguities(r.entries)}
     for line, is_certain in ambiguous.items():
         (mistakes if is_certain else warnings).append(line)

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from .table import ANY, EXACT, PREFIX, Entry, Router
 from .values import Host
 
-#: A host and a path as literal texts: an exact host or a wildcard's suffix, a kind of path and its text.
-_Key = tuple[str, int, str]
+#: By host as it is written, then by the kind of a path and its text: no regexes.
+_Earliest = dict[str, dict[tuple[int, str], Entry]]
 
 
 def unreachable(router: Router) -> Iterator[tuple[str, str]]:
     """(route, another that takes its requests) for each route that is hidden behind others."""
-    earliest: dict[_Key, Entry] = {}
+    earliest: _Earliest = {}
     for entry in router.entries:
-        key = _key(entry)
-        if key is not None and not entry.conditions:
-            earliest.setdefault(key, entry)
+        pattern, host = entry.pattern, entry.pattern.host
+        if pattern.regex is None and (host is None or host.regex is None) and not entry.conditions:
+            earliest.setdefault(str(host or ""), {}).setdefault((pattern.kind, pattern.path), entry)
     hidden: dict[str, Entry] = {}
     reached: set[str] = set()
     for entry in router.entries:
@@ -31,18 +31,14 @@ def unreachable(router: Router) -> Iterator[tuple[str, str]]:
             yield name, by.route.name
 
 
-def _key(entry: Entry) -> _Key | None:
-    host = entry.pattern.host
-    if entry.regex is not None or (host is not None and host.regex is not None):
-        return None
-    return (str(host or ""), entry.pattern.kind, entry.pattern.path)
-
-
-def _hiding(entry: Entry, earliest: dict[_Key, Entry]) -> Entry | None:
+def _hiding(entry: Entry, earliest: _Earliest) -> Entry | None:
     """An earlier entry of another route that matches whatever `entry` does."""
     for host in _covering_hosts(entry.pattern.host):
-        for kind, path in _covering_paths(entry):
-            by = earliest.get((host, kind, path))
+        known = earliest.get(host)
+        if known is None:
+            continue
+        for key in _covering_paths(entry):
+            by = known.get(key)
             # Equal rank is an ambiguity, which is told of as such.
             if by is not None and by.rank > entry.rank and by.route is not entry.route:
                 return by

@@ -82,7 +82,7 @@ def _parse_hosts(text: str) -> tuple[Host, ...]:
     """A regex takes the rest of its line, because it may hold commas."""
     hosts: list[Host] = []
     for line in text.split("\n"):
-        start = re.search(r"(?:^|,)\s*~", line)
+        start = re.search(r"(?:^|,)\s*~", line) if "~" in line else None
         names = line[: start.start()] if start else line
         if names.strip():
             hosts += _names.parse(names)

@@ -1,4 +1,4 @@
-"""What a case of the differential test is: what the client sends, what the upstream answers, what is compared."""
+"""What a case of the differential test is: what the client sends, and what the upstream answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OK: Script = (READ, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Len
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One conversation. `own`: the proxy answers by itself, so only status and Location count, not the wording."""
+    """One conversation. `own`: a proxy answers by itself, so only status and Location are compared."""
 
     name: str
     steps: tuple[ClientStep, ...]

@@ -1,4 +1,4 @@
-"""Cases of the differential test that are about requests no proxy may pass on, and answers of the proxy itself."""
+"""Cases of the differential test: malformed requests, prefixes, and answers of the proxy itself."""
 
 from __future__ import annotations
 

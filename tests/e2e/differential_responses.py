@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.differential_cases import READ, Case, answered, fields, head
+from tests.e2e.differential_cases import OK, READ, Case, answered, fields, head
 from tests.support.differential_exchange import DATE, Await
 from tests.support.differential_upstream import Act, Read
 
@@ -49,6 +49,9 @@ RESPONSES = [
     answered("status-204-with-length", fields("204 No Content", "Content-Length: 0")),
     answered("status-304", fields("304 Not Modified", 'ETag: "a"')),
     answered("status-304-with-length", fields("304 Not Modified", "Content-Length: 500")),
+    answered("status-204-chunked", fields("204 No Content", "Transfer-Encoding: chunked")),
+    answered("status-304-chunked", fields("304 Not Modified", "Transfer-Encoding: chunked")),
+    answered("interim-with-length", fields("103 Early Hints", "Content-Length: 3"), _LENGTH, b"hello"),
     answered("status-205", fields("205 Reset Content", "Content-Length: 0")),
     answered("status-404", fields("404 Not Found", "Content-Length: 5"), b"hello"),
     answered("status-500", fields("500 Oh", "Content-Length: 5"), b"hello"),
@@ -128,6 +131,13 @@ UNUSABLE = [
         fields("200 OK", "Transfer-Encoding: chunked", "Content-Length: 5"),
         _CHUNKS,
     ),
+    _unusable("server-length-list", fields("200 OK", "Content-Length: 1, 1"), b"a"),
+    _unusable("server-length-empty", fields("200 OK", "Content-Length:")),
+    _unusable("server-length-huge", fields("200 OK", "Content-Length: 99999999999999999999"), b"a"),
+    _unusable("server-coding-identity", fields("200 OK", "Transfer-Encoding: identity"), b"hello"),
+    _unusable("server-coding-behind-gzip", fields("200 OK", "Transfer-Encoding: gzip, chunked"), _CHUNKS),
+    _unusable("server-name-not-ascii", fields("200 OK", "X-\xe9: 1", _ZERO)),
+    _unusable("server-name-empty", fields("200 OK", ": 1", _ZERO)),
     _unusable("server-coding-unknown", fields("200 OK", "Transfer-Encoding: gzip"), b"hello"),
     _unusable("server-coding-twice", fields("200 OK", *["Transfer-Encoding: chunked"] * 2), _CHUNKS),
     _unusable(
@@ -143,26 +153,45 @@ UNUSABLE = [
     ),
 ]
 
+
+def _cut(
+    name: str,
+    seen: bytes,
+    awaited: bytes,
+    *rest: bytes | Act,
+    version: str = "HTTP/1.1",
+    end: Act = Act.CLOSE,
+) -> Case:
+    """The server sends `seen`, and what follows once `awaited` has reached the client."""
+    return Case(
+        name, (head("/", version=version), Await(awaited)), ((READ, seen, Act.AWAIT_CLIENT, *rest, end),)
+    )
+
+
+_HEAD_END = b"\r\n\r\n"
 CUT = [
-    answered("cut-length", _LENGTH, b"he", Act.CLOSE),
-    answered("cut-length-at-once", _LENGTH, Act.CLOSE),
-    answered("cut-length-reset", _LENGTH, b"he", Act.RESET),
-    answered("cut-length-of-old-client", _LENGTH, b"he", Act.CLOSE, version="HTTP/1.0"),
-    answered("cut-chunked", _CHUNKED, b"5\r\nhe", Act.CLOSE),
-    answered("cut-chunked-between-chunks", _CHUNKED, b"5\r\nhello\r\n", Act.CLOSE),
-    answered("cut-chunked-before-the-last-line", _CHUNKED, b"5\r\nhello\r\n0\r\n", Act.CLOSE),
-    answered("cut-chunked-of-old-client", _CHUNKED, b"5\r\nhello\r\n", Act.CLOSE, version="HTTP/1.0"),
-    answered("cut-close-reset", _CLOSE, b"hello", Act.RESET),
-    answered("cut-close-reset-of-old-client", _CLOSE, b"hello", Act.RESET, version="HTTP/1.0"),
-    answered("bad-chunk-in-response", _CHUNKED, b"5\r\nhello\r\nx\r\n", Act.CLOSE),
-    answered("bad-chunk-end-in-response", _CHUNKED, b"4\r\nhello\r\n0\r\n\r\n", Act.CLOSE),
-    answered("more-than-length", _LENGTH, b"hello, world", Act.CLOSE),
-    answered(
-        "more-than-chunked", _CHUNKED, _CHUNKS + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Act.CLOSE
-    ),
+    _cut("cut-length", _LENGTH + b"he", b"he"),
+    _cut("cut-length-behind-the-head", _LENGTH, _HEAD_END),
+    _cut("cut-length-reset", _LENGTH + b"he", b"he", end=Act.RESET),
+    _cut("cut-length-of-old-client", _LENGTH + b"he", b"he", version="HTTP/1.0"),
+    _cut("cut-chunked", _CHUNKED + b"5\r\nhe", b"he"),
+    _cut("cut-chunked-between-chunks", _CHUNKED + b"5\r\nhello\r\n", b"hello"),
+    _cut("cut-chunked-before-the-last-line", _CHUNKED + b"5\r\nhello\r\n", b"hello", b"0\r\n"),
+    _cut("cut-chunked-of-old-client", _CHUNKED + b"5\r\nhello\r\n", b"hello", version="HTTP/1.0"),
+    _cut("cut-close-reset", _CLOSE + b"hello", b"hello", end=Act.RESET),
+    _cut("cut-close-reset-of-old-client", _CLOSE + b"hello", b"hello", version="HTTP/1.0", end=Act.RESET),
+    _cut("bad-chunk-in-response", _CHUNKED + b"5\r\nhello\r\n", b"hello", b"x\r\n"),
+    _cut("bad-chunk-end-in-response", _CHUNKED, _HEAD_END, b"4\r\nhello\r\n0\r\n\r\n"),
     answered("body-to-head", _LENGTH + b"hello", Act.CLOSE, method="HEAD"),
     answered("body-of-204", fields("204 No Content") + b"hello", Act.CLOSE),
     answered("body-of-304", fields("304 Not Modified", "Content-Length: 5") + b"hello", Act.CLOSE),
+    Case(
+        "early-answer-that-keeps-the-connection",
+        (head("/", "Content-Length: 20", method="POST"), Await(b"no!"), b"a" * 20),
+        ((fields("413 No", "Content-Length: 3"), b"no!", READ),),
+        ("POST",),
+        probe=False,
+    ),
     Case(
         "early-answer",
         (head("/", "Content-Length: 20", method="POST"), Await(b"no!"), b"a" * 20),
@@ -170,6 +199,25 @@ CUT = [
         ("POST",),
         probe=False,
     ),
+]
+
+_STRAY = fields("200 OK", "X-Stray: 1", "Content-Length: 5") + b"stray"
+
+
+def _followed(name: str, answer: bytes, method: str = "GET") -> Case:
+    """The server says more than it may, on a connection that could serve the next request."""
+    requests = head("/a", method=method) + head("/b")
+    return Case(name, (requests,), ((READ, answer + _STRAY), OK), methods=(method, "GET"))
+
+
+#: Whoever reads the rest as the answer to the next request, which may be somebody else's, hands out answers.
+STRAYS = [
+    _followed("stray-behind-length", _LENGTH + b"hello"),
+    _followed("stray-behind-chunked", _CHUNKED + _CHUNKS),
+    _followed("stray-behind-head", _LENGTH, method="HEAD"),
+    _followed("stray-behind-204", fields("204 No Content")),
+    _followed("stray-behind-304", fields("304 Not Modified", "Content-Length: 5")),
+    _followed("stray-behind-empty", fields("200 OK", "Content-Length: 0")),
 ]
 
 _UPGRADE = (
@@ -183,8 +231,10 @@ _SWITCH = fields(
 )
 
 
-def _upgraded(name: str, *script: bytes | Act | Read, steps: tuple[bytes, ...] = (), **options: bool) -> Case:
-    return Case(name, (head("/ws", *_UPGRADE), *steps), ((READ, *script),), **options)
+def _upgraded(
+    name: str, *script: bytes | Act | Read, steps: tuple[bytes, ...] = (), probe: bool = True
+) -> Case:
+    return Case(name, (head("/ws", *_UPGRADE), *steps), ((READ, *script),), probe=probe)
 
 
 UPGRADES = [

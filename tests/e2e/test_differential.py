@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
+
 from tests.e2e import differential_malformed as malformed
 from tests.e2e import differential_requests as requests
 from tests.e2e import differential_responses as responses
@@ -17,6 +18,7 @@ from tests.e2e.differential_differences import DIFFERENCES
 from tests.support.differential_exchange import (
     PROBE_STATUS,
     Aspects,
+    Manner,
     client_aspects,
     converse,
     upstream_aspects,
@@ -39,11 +41,12 @@ CASES: list[Case] = [
     *responses.RESPONSE_FIELDS,
     *responses.UNUSABLE,
     *responses.CUT,
+    *responses.STRAYS,
     *responses.UPGRADES,
 ]
 
 #: Seconds for an nginx that is known to hang.
-_SHORTLY = 0.2
+_SHORTLY = 0.5
 
 _NGINX = """\
     server_tokens off;
@@ -188,8 +191,10 @@ class Stage(NamedTuple):
         """What the case looks like through the proxy on `port`."""
         self.upstream.play(case.scripts)
         patience = _SHORTLY if case.nginx_hangs and port == self.nginx else TIMEOUT
-        conversation = converse(port, case.steps, case.methods, probe=case.probe, patience=patience)
-        return upstream_aspects(self.upstream.recorded(), port) | client_aspects(conversation, own=case.own)
+        manner = Manner(case.methods, case.probe, patience, self.upstream.client_is_done.set)
+        conversation = converse(port, case.steps, manner)
+        names = {b"%d" % port: b"(own)", b"127.0.0.1:%d" % self.upstream.port: b"(server)"}
+        return upstream_aspects(self.upstream.recorded(), names) | client_aspects(conversation, own=case.own)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def test_connection_beyond_the_limit_waits_and_is_served_when_one_leaves(live: L
         used = sidecar.cpu()
         assert not _is_readable(sixth, 0.5)
         assert sidecar.cpu() - used < 0.2
+        assert sidecar.wait_event("accept_paused")
         for stream in five:
             assert stream.ask("GET", "/hello").status == 200
         five[2].close()

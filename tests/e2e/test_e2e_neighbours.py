@@ -99,6 +99,15 @@ def test_server_on_a_unix_socket(live: Live, tmp_path: Path) -> None:
     assert lines[1]["attempts"][0]["reused"]
 
 
+def test_server_by_its_name(live: Live) -> None:
+    """A name is looked up, and the request keeps the host that the client asked for."""
+    with Answering() as upstream:
+        live.start(APP.format(upstream.address.replace("127.0.0.1", "localhost")))
+        with Stream.connect(live.port) as client:
+            for _ in range(2):
+                assert _facts(client.ask("GET", "/"))["fields"]["host"] == "test"
+
+
 def test_listener_on_a_unix_socket(live: Live, tmp_path: Path) -> None:
     """It serves, a file left by a process that died does not hinder it, and its own is removed at the end."""
     path = tmp_path / "front.sock"

@@ -143,6 +143,34 @@ def test_listener_that_cannot_be_bound_refuses_the_reload_whole(live: Live) -> N
     assert _body(live) == b"new"
 
 
+def test_address_that_grows_is_given_back_when_the_reload_is_refused(live: Live) -> None:
+    """127.0.0.1:P must close for 0.0.0.0:P; when another listener then fails, it is there again."""
+    sidecar = live.start(HELLO.format("hi"))
+    wide = f"[listener public]\nbind = 0.0.0.0:{live.port}\n"
+    with Accepting() as other, Stream.connect(live.port) as kept:
+        assert kept.ask("GET", "/hello").body == b"hi"
+        live.conf.write("30-wide.ini", f"{wide}[listener taken]\nbind = {other.address}\n")
+        (event,) = sidecar.wait_event("reload_refused")
+        assert len(event["mistakes"]) == 1
+        assert "30-wide.ini:4: [listener taken] bind: " in event["mistakes"][0]
+        assert _body(live) == b"hi"
+        assert kept.ask("GET", "/hello").body == b"hi"
+    live.conf.write("30-wide.ini", wide)
+    sidecar.wait_event("reload_applied")
+    assert sidecar.events("listener_bound")[-1]["address"] == f"0.0.0.0:{live.port}"
+    assert _body(live) == b"hi"
+
+
+def test_access_log_that_cannot_be_written_refuses_the_reload(live: Live) -> None:
+    """It is a mistake with a place like any other, and lines go on where they went."""
+    sidecar = live.start(HELLO.format("hi"))
+    live.conf.write("30-log.ini", "[sidecar]\naccess_log = /nowhere/at/all/access.log\n")
+    (event,) = sidecar.wait_event("reload_refused")
+    assert "30-log.ini:2: [sidecar] access_log: /nowhere/at/all/access.log: " in event["mistakes"][0]
+    assert _body(live) == b"hi"
+    assert sidecar.wait_exchanges(1)[0]["status"] == 200
+
+
 def test_swapped_upstream_gets_what_is_new_while_the_old_one_finishes(live: Live, tmp_path: Path) -> None:
     """An exchange that began at the old server ends there with its whole body."""
     config = "[upstream app]\nserver.a = {}\n[route app]\nupstream = app\n"

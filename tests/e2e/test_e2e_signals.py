@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.support.live import Live, listening_inode, until
+from tests.support.live import Live, listening_inode, until, until_steady
 from tests.support.peers import Accepting, Stream, ask
 
 HELLO = "[route hello]\npath = /hello\nrespond = 200 hello\n"
@@ -43,14 +43,18 @@ def test_stop_finishes_what_is_in_flight_and_closes_the_rest(live: Live, stop: s
     assert [event["event"] for event in sidecar.events()][-2:] == ["drained", "stopped"]
 
 
-def test_request_in_flight_before_its_response_begins_is_told_that_the_connection_ends(live: Live) -> None:
-    """A response whose head is written while draining says `Connection: close`."""
+@pytest.mark.parametrize("reload", [False, True])
+def test_response_that_begins_while_draining_says_that_the_connection_ends(live: Live, reload: bool) -> None:
+    """Also when a reload came between the request and the stop."""
     with Accepting() as upstream:
         sidecar = live.start(APP.format(upstream.address))
         with Stream.connect(live.port) as slow:
             slow.send(SLOW)
             with upstream.accept() as server:
                 server.read_message()
+                if reload:
+                    live.conf.write("20-hello.ini", HELLO)
+                    sidecar.wait_event("reload_applied")
                 sidecar.signal(signal.SIGTERM)
                 until(lambda: not listening_inode(live.port), "the listener is closed")
                 server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -91,6 +95,25 @@ def test_drain_delay_keeps_serving(live: Live) -> None:
     assert time.monotonic() - before >= 1.0
 
 
+def test_hup_while_draining_opens_nothing(live: Live) -> None:
+    """A process that ends takes no new configuration and no new connection."""
+    with Accepting() as upstream:
+        sidecar = live.start(APP.format(upstream.address))
+        with Stream.connect(live.port) as slow:
+            slow.send(SLOW)
+            with upstream.accept() as server:
+                server.read_message()
+                sidecar.signal(signal.SIGTERM)
+                until(lambda: not listening_inode(live.port), "the listener is closed")
+                live.conf.write("20-hello.ini", HELLO)
+                sidecar.signal(signal.SIGHUP)
+                is_open = until_steady(lambda: bool(listening_inode(live.port)), "the listener", still=0.7)
+                assert not is_open
+                server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                assert slow.read_message().body == b"ok"
+        assert sidecar.wait_exit() == 0
+
+
 @pytest.mark.parametrize("drain", ["drain_delay = 30s", "drain_timeout = 30s"])
 def test_second_stop_exits_at_once(live: Live, drain: str) -> None:
     """Whoever asks twice does not want to wait, neither for the delay nor for what is in flight."""
@@ -127,6 +150,22 @@ def test_usr1_reopens_the_log_after_a_rotation(live: Live) -> None:
     assert b"/third" not in rotated.read_bytes()
     assert log.read_bytes().count(b"\n") == 1
     assert rotated.read_bytes().count(b"\n") == 2
+
+
+def test_usr1_brings_no_log_back_that_a_reload_left(live: Live) -> None:
+    """A log that the configuration named once and was moved away stays away."""
+    old, new = live.folder / "old.log", live.folder / "new.log"
+    sidecar = live.start(f"[sidecar]\naccess_log = {old}\n" + HELLO)
+    live.conf.write("20-log.ini", f"[sidecar]\naccess_log = {new}\n")
+    sidecar.wait_event("reload_applied")
+    for file in (old, new):
+        until(file.exists, f"{file.name}")
+        os.rename(file, live.folder / f"{file.name}.1")
+    sidecar.signal(signal.SIGUSR1)
+    sidecar.wait_event("log_reopened")
+    ask(live.port, "/hello?again")
+    until(lambda: new.exists() and b"again" in new.read_bytes(), "the line")
+    assert not old.exists()
 
 
 def test_request_sent_ahead_is_answered_although_the_process_drains(live: Live) -> None:

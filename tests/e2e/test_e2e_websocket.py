@@ -21,8 +21,8 @@ def _echo(connection: ServerConnection) -> None:
     for message in connection:
         if message == "leave":
             connection.close(4001, "as you wish")
-        else:
-            connection.send(message)
+            return
+        connection.send(message)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import enum
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tests.support.differential_upstream import Ended, Fields, Recorded, Wire, reset, values
 
@@ -33,6 +34,15 @@ class Await(bytes):
 ClientStep = bytes | Move | Await
 
 
+class Manner(NamedTuple):
+    """How a client goes about it."""
+
+    methods: Sequence[str]  # of the requests, one for each answer
+    probe: bool  # whether another request tells, in the end, if the connection is still open
+    patience: float  # seconds that each read may take
+    when_played: Callable[[], object]  # called when all steps are done
+
+
 @dataclass(slots=True)
 class Answer:
     """One final response, and the interim ones before it."""
@@ -54,26 +64,23 @@ class Conversation:
     is_open: bool | None  # None where it was not asked
 
 
-def converse(
-    port: int, steps: Sequence[ClientStep], methods: Sequence[str], *, probe: bool, patience: float
-) -> Conversation:
-    """Play `steps` on a new connection and read one answer per method, each read for `patience` seconds.
-
-    With `probe`, another request then tells whether the connection is still open.
-    """
-    with socket.create_connection(("127.0.0.1", port), timeout=patience) as sock:
+def converse(port: int, steps: Sequence[ClientStep], manner: Manner) -> Conversation:
+    """Play `steps` on a new connection and read one answer for each method of the manner."""
+    with socket.create_connection(("127.0.0.1", port), timeout=manner.patience) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = Wire(sock)
-        if not _play(wire, steps):
+        can_read = _play(wire, steps)
+        manner.when_played()
+        if not can_read:
             return Conversation([], None)
         answers: list[Answer] = []
-        for method in methods:
+        for method in manner.methods:
             answer = _answer(wire, method)
             if answer is None:
                 break
             answers.append(answer)
-        is_over = len(answers) < len(methods) or (answers and answers[-1].ending != "whole")
-        return Conversation(answers, not is_over and _is_open(wire, answers) if probe else None)
+        is_over = len(answers) < len(manner.methods) or (answers and answers[-1].ending != "whole")
+        return Conversation(answers, not is_over and _is_open(wire, answers) if manner.probe else None)
 
 
 def _play(wire: Wire, steps: Sequence[ClientStep]) -> bool:
@@ -86,7 +93,7 @@ def _play(wire: Wire, steps: Sequence[ClientStep]) -> bool:
             if step is Move.HALF_CLOSE:
                 wire.sock.shutdown(socket.SHUT_WR)
             elif isinstance(step, Await):
-                while step not in wire.pending:
+                while wire.pending.find(step) < 0:
                     wire.pending += _more(wire)
             else:
                 assert isinstance(step, bytes)
@@ -176,29 +183,24 @@ _FIRST = (b"date", b"server", b"content-type", b"last-modified")
 DATE = b"Tue, 15 Nov 1994 08:12:31 GMT"
 
 
-def upstream_aspects(records: Sequence[Recorded], port: int) -> Aspects:
-    """What an upstream received by a proxy on `port`: of whole requests all, of others nothing."""
+def upstream_aspects(records: Sequence[Recorded], names: Mapping[bytes, bytes]) -> Aspects:
+    """What an upstream received: of whole requests all, of others nothing.
+
+    `names` are values of forwarding fields that differ between the proxies, and what stands for them.
+    """
     whole = [record for record in records if record.is_complete]
     aspects: Aspects = {"upstream.requests": len(whole)}
     for number, record in enumerate(whole, 1):
         prefix = "upstream." if number == 1 else f"upstream{number}."
-        aspects |= {prefix + name: value for name, value in _request_aspects(record, port)}
+        aspects |= {prefix + name: value for name, value in _request_aspects(record, names)}
     return aspects
 
 
-def _request_aspects(record: Recorded, port: int) -> Iterator[tuple[str, object]]:
+def _request_aspects(record: Recorded, names: Mapping[bytes, bytes]) -> Iterator[tuple[str, object]]:
     fields = record.fields
     yield "line", record.line
     yield "fields", [pair for pair in fields if pair[0].lower() not in _HOP + _FORWARDING]
-    # each proxy listens on a port of its own
-    yield (
-        "forwarding",
-        sorted(
-            (name.lower(), b"(own)" if value == b"%d" % port else value)
-            for name, value in fields
-            if name.lower() in _FORWARDING
-        ),
-    )
+    yield "forwarding", [(name, names.get(value, value)) for name, value in _only(fields, *_FORWARDING)]
     # nginx counts a chunked body when it has all of it in time; that there is one framing is what matters
     yield "framings", len(_only(fields, b"content-length", b"transfer-encoding"))
     upgrades = any(b"upgrade" in value.lower() for value in values(fields, b"connection"))
@@ -239,8 +241,9 @@ def _answer_aspects(answer: Answer) -> Iterator[tuple[str, object]]:
 
 
 def _impersonal(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """A field, its value empty when it is the proxy's own: its clock (RFC 9110 section 6.6.1 leaves that to it;
-    nginx adds none when told to pass the upstream's on) or its name, which nginx gives and the sidecar does not.
+    """A field, its value empty when it is the proxy's own: its clock or its name.
+
+    nginx adds no Date when told to pass the upstream's on, and the sidecar does not tell its name.
     """
     name, value = pair
     is_own = (name == b"date" and value != DATE) or (name == b"server" and value.startswith(b"nginx"))

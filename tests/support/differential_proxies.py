@@ -1,4 +1,4 @@
-"""The two proxies of the differential test as processes: the nginx of the dev dependencies, and the sidecar."""
+"""The two proxies of the differential test as processes: nginx, of the dev dependencies, and the sidecar."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sidecar_command() -> list[str]:
 
 @contextlib.contextmanager
 def nginx(http: str, port: int, folder: Path) -> Iterator[None]:
-    """A running nginx with these contents of its `http` block, listening on `port`; its files are in `folder`."""
+    """A running nginx with these contents of its `http` block, listening on `port`."""
     (folder / "nginx.conf").write_text(_NGINX.format(http=http))
     with _running([nginx_executable(), "-p", f"{folder}/", "-c", "nginx.conf"], port, folder / "error.log"):
         yield
@@ -63,7 +63,7 @@ def nginx(http: str, port: int, folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sidecar(conf: str, port: int, folder: Path) -> Iterator[None]:
-    """A running sidecar with this drop-in, listening on `port`. It must end well, and report no bug of its own."""
+    """A running sidecar with this drop-in, listening on `port`; it must end well and report no bug."""
     conf_d, log = folder / "conf.d", folder / "events.log"
     conf_d.mkdir()
     (conf_d / "test.ini").write_text(conf)

@@ -25,9 +25,11 @@ class Act(enum.Enum):
 
     READ_BODY = "read the rest of the request"
     CONTINUE = "send 100 (Continue) when the request asks for it"
+    AWAIT_CLIENT = "wait until the client has done all its steps"
     HALF_CLOSE = "end sending, go on receiving"
     CLOSE = "close"
     RESET = "cut the connection with a RST"
+    SEND_ON = "send until the other side takes no more of it"
     READ_ALL = "say nothing and record what comes until the other side ends"
 
 
@@ -152,6 +154,7 @@ class RecordingUpstream:
         self._scripts: Sequence[Script] = ()
         self._records: list[Recorded] = []
         self._busy = 0
+        self.client_is_done = threading.Event()
         self._open: set[socket.socket] = set()
         self.errors: list[BaseException] = []
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -159,6 +162,7 @@ class RecordingUpstream:
 
     def play(self, scripts: Sequence[Script]) -> None:
         """From now on the requests get these."""
+        self.client_is_done.clear()
         with self._changed:
             self._scripts = scripts
             self._records = []
@@ -238,15 +242,21 @@ class RecordingUpstream:
         elif act is Act.CONTINUE:
             if values(record.fields, b"expect"):
                 wire.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif act is Act.AWAIT_CLIENT:
+            assert self.client_is_done.wait(TIMEOUT), "the client does not get what it awaits"
         elif act is Act.HALF_CLOSE:
             wire.sock.shutdown(socket.SHUT_WR)
         elif act is Act.RESET:
             reset(wire.sock)
         elif act is Act.CLOSE:
             wire.sock.close()
+        elif act is Act.SEND_ON:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    wire.sock.sendall(bytes(_PIECE))
         else:
             self._read_all(wire, record)
-        return act in (Act.READ_BODY, Act.CONTINUE, Act.HALF_CLOSE)
+        return act in (Act.READ_BODY, Act.CONTINUE, Act.AWAIT_CLIENT, Act.HALF_CLOSE)
 
     def _read_all(self, wire: Wire, record: Recorded) -> None:
         try:
