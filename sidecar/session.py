@@ -179,10 +179,20 @@ class Session:
         channel = self._channel
         reason = response.reason
         keep = False
+        mark = channel.sent
         try:
-            keep = self._send(request, response, serving)
-        except Failure as failed:
-            reason = failed.reason
+            try:
+                keep = self._send(request, response, serving)
+            except Failure as failed:
+                reason = failed.reason
+                if channel.sent != mark or failed.blame == "client":
+                    raise
+                # The body broke before the client got anything: it can still be told.
+                channel.forget()
+                _give_back(response)
+                response = self._failed(failed, request, serving)
+                keep = self._send(request, response, serving)
+        except Failure:
             channel.abort()
         except Broken as broken:
             reason = "client_write_timeout" if broken.what == "timeout" else "client_gone"
@@ -196,8 +206,7 @@ class Session:
             channel.abort()
             raise
         finally:
-            if response.body is not None and type(response.body) is not bytes:
-                response.body.close()
+            _give_back(response)
             self._log(serving, request, response.head.status, reason, sent, started)
         return keep
 
@@ -210,10 +219,14 @@ class Session:
         except (Failure, Malformed) as error:
             if isinstance(error, Failure) and error.reason == "client_gone":
                 return None
-            response = failure_response(error, head.method)
+            return self._failed(error, request, serving)
         except Exception as error:  # noqa: BLE001 - the one place where the unforeseen ends; the event has its traceback
             serving.event("exchange_failed", exc_info=error, route=_route_name(request))
-            response = failure_response(Failure("internal_error"), head.method)
+            return self._failed(Failure("internal_error"), request, serving)
+
+    def _failed(self, error: Failure | Malformed, request: Request, serving: Serving) -> Response:
+        """What a failure becomes, with the fields that the route gives every answer."""
+        response = failure_response(error, request.head.method)
         if serving.on_failure is not None:
             serving.on_failure(request, response)
         return response
@@ -302,6 +315,12 @@ class Session:
         if request.body is not None:
             received += request.body.moved
         log.record(request, status, reason, received, self._channel.sent - sent, self._now() - started)
+
+
+def _give_back(response: Response) -> None:
+    """A body that was on its way holds a connection."""
+    if response.body is not None and type(response.body) is not bytes:
+        response.body.close()
 
 
 def _why(error: Failure | Malformed) -> str:

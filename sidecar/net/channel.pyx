@@ -494,6 +494,10 @@ cdef class Channel:
         """Keep a head back until the first bytes of its body, or `flush`, so that both leave in one packet."""
         self.held = data if self.held is None else self.held + data
 
+    def forget(self):
+        """Drop what is held."""
+        self.held = None
+
     cpdef send(self, bytes data, double timeout):
         """Send what is held and `data`, all of it. Raises Broken."""
         if self.held is not None:

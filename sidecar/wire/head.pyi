@@ -90,9 +90,9 @@ class RequestHead(Head):
     ) -> bytes:
         """The head to send upstream, HTTP/1.1; `target`, `host` and `extra` are trusted.
 
-        Left out: hop-by-hop fields and all Connection names (RFC 9110 section 7.6.1), and the forwarding fields
-        (X-Forwarded-For/-Host/-Port/-Proto, X-Real-IP, also when spelled with underscores), which `extra` sets
-        anew.
+        Left out: hop-by-hop fields and all Connection names (RFC 9110 section 7.6.1), and the forwarding
+        fields (X-Forwarded-For/-Host/-Port/-Proto, X-Real-IP, also when spelled with underscores), which
+        `extra` sets anew.
         """
 
 class ResponseHead(Head):

@@ -786,6 +786,8 @@ cdef class ResponseHead(Head):
         cdef Field *field
         cdef int i
         self._complete()
+        # A 426 must say to what (RFC 9110 section 15.5.22).
+        cdef bint asks_upgrade = upgrade or (self.status == 426 and self.upgrade_line >= 0)
         # Content-Length describes what follows, or to HEAD and in 304 what would have followed.
         cdef bint with_length = (framing == BY_LENGTH or framing == NO_BODY) and self.status >= 200 and self.status != 204
         cdef char *out = _scratch(PyBytes_GET_SIZE(self._raw) * 2 + PyBytes_GET_SIZE(extra) + 256)
@@ -797,7 +799,7 @@ cdef class ResponseHead(Head):
         out = _put(out, b"\r\n", 2)
         for i in range(self.count):
             field = &self.lines[i]
-            if field.kind >= HOP and field.kind != K_FORWARDING and not (upgrade and field.kind == K_UPGRADE):
+            if field.kind >= HOP and field.kind != K_FORWARDING and not (asks_upgrade and field.kind == K_UPGRADE):
                 continue
             if field.kind == K_CONTENT_LENGTH and not with_length:
                 continue
@@ -808,9 +810,9 @@ cdef class ResponseHead(Head):
             out = _put(out, <const char *>raw + field.line, field.line_end - field.line)
         if framing == BY_CHUNKS:
             out = _put(out, b"Transfer-Encoding: chunked\r\n", 28)
-        if upgrade:
+        if asks_upgrade:
             out = _put(out, b"Connection: upgrade\r\n", 21)
-        elif self.status >= 200:
+        if self.status >= 200:
             if not keep_alive:
                 out = _put(out, b"Connection: close\r\n", 19)
             elif client_version == 10:

@@ -234,9 +234,6 @@ DIFFERENCES: dict[str, Differences] = {
         [],
         "Both belong to one connection (RFC 9110 section 7.6.1).",
     ),
-    "answer-upgrade-offer": _one(
-        "client.upgrade", [b"a"], [], "Upgrade belongs to one connection (RFC 9110 section 7.8)."
-    ),
     "answer-trailer": _one("client.fields", [(b"Trailer", b"X-A")], [], _TRAILER),
     "answer-accel": _one(
         "client.fields",
