@@ -103,6 +103,9 @@ class Process:
         """Serve what was prepared, and what replaces it, until a signal says otherwise."""
         limit = self._raise_descriptors()
         self._application.apply(prepared)
+        # What is here now stays for long; the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         reloader = Reloader(self._load, self._apply, self._event, self._clock, later(self._tasks))
         reloader.fingerprint = prepared.fingerprint
         del prepared  # a reload replaces it, and this call lasts

@@ -20,6 +20,7 @@ from sidecar.net.listener import Listener
 from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
 from sidecar.settings import SECTIONS
+from sidecar.upstream.pool import ServerPool
 from tests.support.live import free_port
 from tests.support.streams import FakeServer, Peer, ServerSide, now, settle, wait_until
 
@@ -261,14 +262,14 @@ def test_connections_to_a_server_survive_a_reload(served: Served, options: str) 
 
 @pytest.mark.parametrize("options", ["keepalive = 3\n", "keepalive_timeout = 7s\n"])
 def test_other_settings_for_kept_connections_replace_them(served: Served, options: str) -> None:
-    server = served.upstream([OK], [OK])
+    server = served.upstream([OK, OK], [OK])
     served.apply(PUBLIC + to(server))
     peer = served.connect()
     ask(peer)
     served.apply(PUBLIC + to(server, options))
-    wait_until(lambda: server.open_connections == 0)
     ask(peer)
     assert len(server.connections) == 2
+    wait_until(lambda: not server.connections[0].is_open)
 
 
 def test_connections_to_a_server_that_is_gone_are_closed_and_busy_ones_after_their_exchange(
@@ -337,6 +338,20 @@ def test_an_address_that_cannot_be_bound_changes_nothing(served: Served) -> None
     assert ask(peer).endswith(b"ok")
     assert len(server.connections) == 1
     assert served.events == before
+
+
+def test_pools_that_were_made_for_nothing_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[ServerPool] = []
+
+    def make(*args: Any) -> ServerPool:
+        pools.append(ServerPool(*args))
+        return pools[-1]
+
+    monkeypatch.setattr(app, "ServerPool", make)
+    server, taken = served.upstream(), served.upstream()
+    served.apply(to(server))
+    served.refused(f"[listener a]\nbind = {taken.address}\n" + to(server, "keepalive = 3\n"))
+    assert [pool.closed for pool in pools] == [False, True]
 
 
 def test_all_addresses_that_cannot_be_bound_are_named(served: Served) -> None:

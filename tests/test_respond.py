@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.errors import REASONS, Failure, Malformed
 from sidecar.message import Response
-from sidecar.respond import PHRASES, failure
+from sidecar.respond import PHRASES, DateLine, date_line, failure
+from sidecar.runtime import FakeClock
 from sidecar.wire.head import LENGTH, NONE
 
 
@@ -57,6 +63,10 @@ def test_the_status_of_the_failure_itself_counts() -> None:
     assert failure(Failure("no_route", status=599), b"GET").body == b"599 Unknown: no_route\n"
 
 
+def test_a_service_that_is_away_for_a_while_says_when_to_ask_again() -> None:
+    assert failure(Failure("connection_refused", status=503), b"GET").head.get(b"retry-after") == b"1"
+
+
 def test_head_gets_the_length_but_no_body() -> None:
     get, head = failure(Failure("no_route"), b"GET"), failure(Failure("no_route"), b"HEAD")
     assert head.body is None
@@ -69,3 +79,46 @@ def test_responses_share_a_head_but_not_their_edits() -> None:
     first.extra = b"X-A: 1\r\n"
     assert first.head is second.head
     assert second.extra == b""
+
+
+# -- the date
+
+
+def test_the_date_is_a_complete_line_in_gmt() -> None:
+    assert DateLine(FakeClock(date=784_111_777.9))() == b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+
+
+def test_the_date_is_made_once_a_second() -> None:
+    clock = FakeClock(date=1_700_000_000.0)
+    line = DateLine(clock)
+    first = line()
+    clock.advance(0.999)
+    assert line() is first
+    clock.advance(0.001)
+    assert line() == b"Date: Tue, 14 Nov 2023 22:13:21 GMT\r\n"
+
+
+def test_the_date_follows_a_clock_that_is_set_back() -> None:
+    clock = FakeClock(date=1_700_000_000.0)
+    line = DateLine(clock)
+    first = line()
+    clock.date -= 3600
+    assert line() < first
+    clock.date += 3600
+    assert line() == first
+
+
+def test_the_first_second_of_1970_has_a_date_too() -> None:
+    assert DateLine(FakeClock(date=0.0))() == b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+
+
+@given(st.floats(0, 253_402_300_799, exclude_max=True))
+def test_the_date_reads_back_as_the_second_it_was_made_in(date: float) -> None:
+    line = DateLine(FakeClock(date=date))()
+    text = line.removeprefix(b"Date: ").removesuffix(b"\r\n").decode()
+    assert parsedate_to_datetime(text) == datetime.fromtimestamp(int(date), UTC)
+
+
+def test_the_process_has_one_date() -> None:
+    text = date_line().removeprefix(b"Date: ").removesuffix(b"\r\n").decode()
+    assert abs((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()) < 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -11,7 +11,8 @@ import pytest
 from sidecar.errors import Failure, Malformed
 from sidecar.message import Handler, Request, Response
 from sidecar.wire.head import ResponseHead
-from tests.support.streams import Proxy, refuse, settle, wait_until
+from tests.support.proxies import Proxy
+from tests.support.streams import settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -29,25 +30,29 @@ def answer(status: int = 200, body: bytes = b"hi", *fields: tuple[bytes, bytes])
     return handle
 
 
+def refuse(error: Exception) -> Handler:
+    def handle(request: Request) -> Response:
+        raise error
+
+    return handle
+
+
 HI = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi"
 
 
-class Made:
-    """Makes proxies and ends them."""
-
-    def __init__(self) -> None:
-        self.proxies: list[Proxy] = []
-
-    def __call__(self, handler: Handler, **settings: Any) -> Proxy:
-        self.proxies.append(Proxy(handler, **settings))
-        return self.proxies[-1]
+Made = Callable[..., Proxy]
 
 
 @pytest.fixture
 def proxy() -> Iterator[Made]:
-    made = Made()
-    yield made
-    for one in made.proxies:
+    proxies: list[Proxy] = []
+
+    def make(handler: Handler, **settings: Any) -> Proxy:
+        proxies.append(Proxy(handler, **settings))
+        return proxies[-1]
+
+    yield make
+    for one in proxies:
         one.close()
 
 

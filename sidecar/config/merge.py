@@ -117,7 +117,7 @@ class _Layer:
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.values: Values = {}
-        self.emptied: frozenset[str] = frozenset()  # keys that are written without a value
+        self.emptied: list[str] = []  # keys that are written without a value
         self.excused: frozenset[str] = frozenset()  # required, and missing because of another mistake
         self.is_sound = True
 
@@ -232,7 +232,7 @@ class _Loader:
             if text:
                 layer.values[key] = Value(option, name, entry, value)
             else:
-                layer.emptied |= {key}
+                layer.emptied.append(key)
         return layer
 
     def _build(self, kind: str, name: str, layer: _Layer, defaults: _Layer | None) -> Section | None:

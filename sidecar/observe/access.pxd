@@ -13,7 +13,7 @@ cdef class AccessLog:
     cdef object _routes
     cdef str _second
     cdef str _stamp
-    cdef object _texts
+    cdef readonly object _texts
     cdef object _write
 
     @cython.locals(millis=cython.longlong, micros=cython.longlong, path=str, tried=str, route=str)

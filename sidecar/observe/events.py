@@ -45,14 +45,18 @@ class Declared(NamedTuple):
 EVENTS: Final[dict[str, Declared]] = {
     "started": Declared("info", "The process serves its listeners."),
     "stopped": Declared("info", "The process ends; nothing is in flight."),
-    "draining": Declared("info", "No new connection is taken; what is in flight may finish."),
+    "draining": Declared(
+        "info", "The process ends: after `drain_delay` it takes no connection, what is in flight may finish."
+    ),
     "drained": Declared("info", "Draining is over: everything finished, or its time was up."),
     "reload_applied": Declared("info", "A new configuration serves from now on."),
     "reload_refused": Declared("error", "A new configuration has mistakes; the old one goes on."),
     "reload_unchanged": Declared("info", "The configuration was read again and says the same."),
     "listener_bound": Declared("info", "A listener takes connections."),
     "listener_closed": Declared("info", "A listener takes no more connections."),
-    "listener_failed": Declared("error", "A listener cannot be bound or stopped working."),
+    "listener_failed": Declared(
+        "error", "A listener lost its address to another process as a reload failed."
+    ),
     "accept_paused": Declared("warning", "Descriptors or connections are used up; new clients wait."),
     "proxy_header_refused": Declared(
         "warning", "A connection does not begin with the PROXY header it needs."
@@ -68,8 +72,8 @@ EVENTS: Final[dict[str, Declared]] = {
     "log_reopened": Declared("info", "A log file was opened anew after a rotation."),
     "task_died": Declared("error", "A background task ended with an exception."),
     "exchange_failed": Declared("error", "An exchange met an error of the proxy itself (internal_error)."),
-    "upstream_added": Declared("info", "An upstream has a new server."),
-    "upstream_removed": Declared("info", "A server of an upstream is gone."),
+    "upstream_added": Declared("info", "An upstream has new servers."),
+    "upstream_removed": Declared("info", "Servers of an upstream are gone."),
 }
 
 _OWN: Final = frozenset({"time", "level", "event"})

@@ -5,14 +5,25 @@ from ..message cimport Attempt, Request, Response
 from ..net.channel cimport Channel, Flow
 from ..wire.head cimport Limits, ResponseHead
 
+cdef class Timeouts:
+    cdef public double connect
+    cdef public double read
+    cdef public double request
+    cdef public double send
+    cdef public double tunnel
+
+cdef class Server:
+    cdef public str name
+    cdef public object pool
+
 cdef class Forward:
     cdef object _balance
     cdef Limits _limits
     cdef object _now
-    cdef object _timeouts
+    cdef Timeouts _timeouts
     cdef bint _upgrade
     cdef Py_ssize_t _buffer
-    cdef Response _attempt(self, Request request, object server, object connection)
+    cdef Response _attempt(self, Request request, Server server, object connection)
 
 cdef class _Exchange:
     cdef Forward _forward
@@ -25,5 +36,5 @@ cdef class _Exchange:
     cdef double _started
     cdef Flow _upload
     cdef Response run(self, object pool)
-    cdef _send(self, object timeouts)
-    cdef ResponseHead _final_head(self, object timeouts)
+    cdef _send(self, Timeouts timeouts)
+    cdef ResponseHead _final_head(self, Timeouts timeouts)

@@ -8,7 +8,7 @@ other way out it is closed. A request is repeated only when the server provably 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import Broken, Failure, Malformed
 from ..message import Attempt, Request, Response
@@ -32,21 +32,27 @@ _SLACK: Final = 0.002
 _LAST_WORDS: Final = 1.0
 
 
-class Timeouts(NamedTuple):
+class Timeouts:
     """Seconds; 0 means no bound."""
 
-    connect: float
-    send: float
-    read: float
-    request: float
-    tunnel: float
+    __slots__ = ("connect", "read", "request", "send", "tunnel")
+
+    def __init__(self, connect: float, send: float, read: float, request: float, tunnel: float) -> None:
+        self.connect = connect
+        self.send = send
+        self.read = read
+        self.request = request
+        self.tunnel = tunnel
 
 
-class Server(NamedTuple):
+class Server:
     """A server as the log names it, and its connections."""
 
-    name: str
-    pool: ServerPool
+    __slots__ = ("name", "pool")
+
+    def __init__(self, name: str, pool: ServerPool) -> None:
+        self.name = name
+        self.pool = pool
 
 
 class Forward:

@@ -58,23 +58,56 @@ def test_a_compiled_file_has_its_types(source: Path):
     assert (ROOT / source).with_suffix(".pyi").exists()
 
 
-def literals(argument: ast.expr) -> Iterator[str]:
-    """The strings an argument can be: a literal, or either of two."""
+Known = dict[str, list[str]]
+
+
+def literals(argument: ast.expr, known: Known) -> Iterator[str]:
+    """The strings an argument can be: a literal, either of two, or what its variable was given."""
     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
         yield argument.value
     elif isinstance(argument, ast.IfExp):
-        yield from literals(argument.body)
-        yield from literals(argument.orelse)
+        yield from literals(argument.body, known)
+        yield from literals(argument.orelse, known)
+    elif isinstance(argument, ast.Name):
+        yield from known.get(argument.id, ())
+
+
+def scopes(tree: ast.AST) -> Iterator[list[ast.AST]]:
+    """The nodes of a module or function without those of the functions in it, then theirs."""
+    own: list[ast.AST] = []
+    inner: list[ast.AST] = []
+    todo = [*ast.iter_child_nodes(tree)]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner.append(node)
+        else:
+            own.append(node)
+            todo += ast.iter_child_nodes(node)
+    yield own
+    for function in inner:
+        yield from scopes(function)
+
+
+def variables(nodes: list[ast.AST]) -> Known:
+    """What the variables of a scope are given, as far as it is literal."""
+    known: Known = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            known.setdefault(node.targets[0].id, []).extend(literals(node.value, {}))
+    return known
 
 
 def first_arguments(text: str, callees: set[str]) -> Iterator[str]:
-    """The literal first argument of every call of one of `callees` in Python."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and node.args:
-            called = node.func
-            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            if name in callees:
-                yield from literals(node.args[0])
+    """The first argument of every call of one of `callees` in Python, where it can be told."""
+    for nodes in scopes(ast.parse(text)):
+        known = variables(nodes)
+        for node in nodes:
+            if isinstance(node, ast.Call) and node.args:
+                called = node.func
+                name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                if name in callees:
+                    yield from literals(node.args[0], known)
 
 
 def first_arguments_compiled(text: str, callees: set[str]) -> Iterator[str]:
@@ -101,10 +134,19 @@ def test_every_event_that_is_told_is_declared():
     assert {(file, name) for file, name in told if name not in EVENTS} == set()
 
 
+def test_every_declared_event_is_told():
+    """An event that never comes is a promise to whoever alerts on it."""
+    assert EVENTS.keys() - {name for _, name in used(TELLING)} == set()
+
+
 def test_every_failure_has_a_declared_reason():
     raised = used({"Failure"})
     assert len(raised) >= 5
     assert {(file, name) for file, name in raised if name not in REASONS} == set()
+
+
+def test_every_declared_reason_is_a_failure_somewhere():
+    assert REASONS.keys() - {name for _, name in used({"Failure"})} == set()
 
 
 @pytest.mark.parametrize(
@@ -115,6 +157,12 @@ def test_every_failure_has_a_declared_reason():
         ("event(name)", []),
         ('lambda: event(\n    "a",\n    x=1,\n)', ["a"]),
         ('eventful("a")', []),
+        ('def f():\n    name = "a" if b else "c"\n    event(name)\n    event("d")', ["a", "c", "d"]),
+        ('def f():\n    name = "a"\ndef g(name):\n    event(name)', []),
+        (
+            'class C:\n    def f(self):\n        def g():\n            event("a")\n        event("b")',
+            ["b", "a"],
+        ),
     ],
 )
 def test_calls_are_found(text: str, names: list[str]):

@@ -1,4 +1,4 @@
-"""Connections through a session and a forward: kept, pipelined, taken from the pool, found dead, and ended."""
+"""Connections through a session and a forward: kept, pipelined, pooled, found dead, and ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import gevent
 import pytest
 
 from sidecar.upstream.pool import Connection, ServerPool
-from tests.support.streams import Path, ServerSide, exchange, settle, wait_until
+from tests.support.proxies import Path, exchange
+from tests.support.streams import Script, ServerSide, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -156,7 +157,7 @@ def attempts(record: dict[str, list[dict[str, object]]]) -> list[tuple[bool, obj
 
 @pytest.mark.parametrize("script", [then_reset, then_close])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"DELETE"])
-def test_what_may_be_repeated_is_repeated_once_on_a_new_connection(script: object, method: bytes) -> None:
+def test_what_may_be_repeated_is_repeated_once_on_a_new_connection(script: Script, method: bytes) -> None:
     again = b"%b /2 HTTP/1.1\r\nHost: a\r\n\r\n" % method
     answer = b"HTTP/1.1 204 No Content\r\n\r\n"
     got = exchange((GET % 1) + again, [script, [answer]], requests=2)

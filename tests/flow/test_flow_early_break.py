@@ -25,7 +25,8 @@ def test_a_body_that_breaks_at_its_first_byte_is_answered_with_502(answer: bytes
 
 
 def test_a_426_says_to_what_the_client_should_upgrade() -> None:
-    answer = b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: a/1\r\nContent-Length: 0\r\n\r\n"
+    fields = b"Connection: upgrade\r\nUpgrade: a/1\r\nContent-Length: 0\r\n"
+    answer = b"HTTP/1.1 426 Upgrade Required\r\n" + fields + b"\r\n"
     done = exchange(GET, [[answer]])
     assert b"\r\nUpgrade: a/1\r\n" in done.client
     assert b"\r\nConnection: upgrade\r\n" in done.client

@@ -7,15 +7,8 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.support.streams import (
-    TIMEOUT,
-    FakeServer,
-    Path,
-    ServerSide,
-    exchange,
-    settle,
-    wait_until,
-)
+from tests.support.proxies import Path, exchange
+from tests.support.streams import TIMEOUT, FakeServer, ServerSide, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -62,7 +55,11 @@ def says(data: bytes) -> Any:
         (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "malformed_response", 502),
         (says(b"HTTP/1.1 999 Odd\r\n\r\n"), "malformed_response", 502),
         (says(b"HTTP/2 200\r\n\r\n"), "malformed_response", 502),
-        (says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhi"), "malformed_response", 502),
+        (
+            says(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhi"),
+            "malformed_response",
+            502,
+        ),
         (
             says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
             "malformed_response",
@@ -153,7 +150,16 @@ HALVES = {
 @pytest.mark.parametrize("request_bytes", [GET, OLD_GET], ids=["1.1", "1.0"])
 @pytest.mark.parametrize("half", HALVES)
 def test_a_response_cut_off_never_looks_complete(half: str, request_bytes: bytes) -> None:
-    with Path(says(HALVES[half])) as path:
+    first, hello, rest = HALVES[half].partition(b"hello")
+
+    def script(side: ServerSide) -> None:
+        side.read_until(b"\r\n\r\n")
+        side.send(first + hello)
+        settle()
+        side.send(rest)
+        side.finish()
+
+    with Path(script) as path:
         client = path.connect()
         client.send(request_bytes)
         data = client.read_all()
@@ -184,7 +190,7 @@ def test_a_response_that_stops_in_the_middle_is_cut_off_in_time(half: str) -> No
             client.end()
             assert client.was_reset
             assert path.records[0]["reason"] == reason
-            wait_until(lambda path=path: not path.server.open_connections)
+            assert_freed(path)
 
 
 def test_a_close_delimited_response_that_is_reset_is_not_complete() -> None:
@@ -216,6 +222,10 @@ def test_a_session_that_is_killed_never_looks_complete() -> None:
         assert client.read_all() == b""
         assert client.was_reset
         wait_until(lambda: not path.server.open_connections)
+
+
+def assert_freed(path: Path) -> None:
+    wait_until(lambda: not path.server.open_connections)
 
 
 # -- the client fails

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httptools
 import pytest
 
-from tests.support.streams import Exchanged, Path, ServerSide, exchange
+from tests.support.proxies import Exchanged, Path, exchange
+from tests.support.streams import Script, ServerSide
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -34,7 +35,7 @@ class _Reader:
         self.complete = True
 
 
-def ends_after(*pieces: bytes) -> object:
+def ends_after(*pieces: bytes) -> Script:
     """A server that answers and then closes."""
 
     def script(side: ServerSide) -> None:
@@ -141,7 +142,11 @@ def test_request_trailers_reach_the_server_without_those_that_frame() -> None:
         (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"Content-Length: 99"),
         (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
-        (b"GET", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nContent-Length: 99\r\n\r\n', b"Content-Length: 99"),
+        (
+            b"GET",
+            b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nContent-Length: 99\r\n\r\n',
+            b"Content-Length: 99",
+        ),
         (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"Content-Length: 0"),
     ],
 )
@@ -152,7 +157,8 @@ def test_what_has_no_body_gets_none_and_both_connections_go_on(
     got = exchange(request * 2, [[answer, answer]], requests=2)
     first, second, rest = got.client.split(b"\r\n\r\n")
     assert rest == b""
-    assert fields(first) == fields(second)
+    # The sidecar dates what the server did not; a second may pass between the two.
+    assert [f for f in fields(first) if b"Date:" not in f] == [f for f in fields(second) if b"Date:" not in f]
     assert kept == b"" or kept in fields(first)
     assert b"transfer-encoding" not in first.lower()
     assert len(got.upstream) == 1
@@ -206,7 +212,7 @@ def test_hop_by_hop_fields_stay_behind_and_the_others_keep_names_order_and_dupli
         b"/" + b"x" * 4000,
         b"/utf8/\xc3\xa4",
         b"/?",
-        b"/a|b{c}^`\"<>",
+        b'/a|b{c}^`"<>',
     ],
 )
 def test_a_target_goes_on_byte_for_byte(target: bytes) -> None:
@@ -231,7 +237,9 @@ def test_what_a_client_claims_about_itself_is_replaced() -> None:
     )
     (upstream,) = exchange(request, [[OK]]).upstream
     assert b"6.6.6.6" not in upstream
-    assert b"\r\nX-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n" in upstream
+    assert (
+        b"\r\nX-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n" in upstream
+    )
 
 
 def test_a_large_body_goes_through_both_ways_unharmed() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.streams import TIMEOUT, Path, ServerSide, exchange, settle, wait_until
+from tests.support.proxies import Path, exchange
+from tests.support.streams import TIMEOUT, ServerSide, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -20,7 +21,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 def test_interim_responses_are_passed_on_before_the_final_one() -> None:
     got = exchange(GET, [[b"HTTP/1.1 102 Processing\r\n\r\n" + HINTS + OK]])
     assert got.client == (
-        b"HTTP/1.1 102 Processing\r\n\r\n" b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + OK
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + OK
     )
     assert got.records[0]["status"] == 200
 
@@ -181,7 +182,7 @@ def test_an_answer_sent_before_the_server_stopped_listening_reaches_the_client()
 
 # -- upgrades
 
-UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
@@ -276,7 +277,9 @@ def test_a_server_that_does_not_switch_answers_as_always() -> None:
         (UPGRADE.replace(b"Connection: Upgrade\r\n", b""), {}),
     ],
 )
-def test_a_101_that_was_not_asked_for_is_a_bad_gateway(request_bytes: bytes, forward: dict[str, bool]) -> None:
+def test_a_101_that_was_not_asked_for_is_a_bad_gateway(
+    request_bytes: bytes, forward: dict[str, bool]
+) -> None:
     got = exchange(request_bytes, [[SWITCHED + b"\x81\x05hello"]], forward=forward)
     assert got.status == 502
     assert got.records[0]["reason"] == "upgrade_failed"

@@ -13,7 +13,6 @@ import pytest
 
 from sidecar.config.addresses import Address
 from sidecar.errors import Failure
-from sidecar.net import dial as module
 from sidecar.net.dial import dial, numeric_target, resolve
 from tests.support.streams import TIMEOUT, outcome, settle, start
 
@@ -145,7 +144,7 @@ def test_no_descriptor_left_is_a_failure_not_a_crash(monkeypatch: pytest.MonkeyP
     def exhausted(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(module._socket, "socket", exhausted)
+    monkeypatch.setattr("sidecar.net.dial._socket.socket", exhausted)
     assert failure([(socket.AF_INET, ("127.0.0.1", 9))]).reason == "connection_failed"
 
 

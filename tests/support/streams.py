@@ -1,4 +1,4 @@
-"""Streams that play a script: peers of a channel, upstream servers, and a session with both, in this process.
+"""Streams that play a script, in this process: peers of a channel, pairs for a flow, upstream servers.
 
 Nothing here sleeps: a peer blocks until something happens, at most TIMEOUT seconds.
 """
@@ -6,30 +6,18 @@ Nothing here sleeps: a peer blocks until something happens, at most TIMEOUT seco
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket as plain
 import struct
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_network
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent import socket
-from gevent.event import Event
-from gevent.server import StreamServer
 
 from sidecar.config.addresses import Address
-from sidecar.message import Handler, Request, Response
-from sidecar.net.channel import Channel
-from sidecar.net.settings import ListenerSettings
-from sidecar.observe.access import AccessLog
-from sidecar.runtime import FakeClock
-from sidecar.session import Serving, Session
-from sidecar.upstream.balance import RoundRobin
-from sidecar.upstream.forward import Forward, Server, Timeouts
-from sidecar.upstream.pool import ServerPool
+from sidecar.net.channel import Channel, Flow
 
 TIMEOUT = 10.0
 _RESET = struct.pack("ii", 1, 0)
@@ -94,6 +82,20 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def send_all(self, data: bytes) -> None:
+        """Send and end this side."""
+        self.send(data)
+        self.finish()
+
+    def fill(self, piece: bytes) -> int:
+        """Send until the kernel takes no more, without letting anybody run; how many bytes it took."""
+        sent = 0
+        data = memoryview(piece)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += os.write(self.sock.fileno(), data[sent % len(piece) :])
+        return sent
+
     def send_pieces(self, data: bytes, size: int = 1) -> None:
         """Send `size` bytes at a time; each piece is read by itself."""
         for at in range(0, len(data), size):
@@ -149,7 +151,7 @@ class Peer:
 
 
 class ScriptedPeer(Peer):
-    """One end of a pair whose other end is `channel`. Buffers (bytes) are those from the channel to the peer."""
+    """One end of a pair, the other is `channel`; buffers (bytes) are those from the channel to the peer."""
 
     def __init__(
         self, *, tcp: bool = False, readable: bool = False, send_buffer: int = 0, receive_buffer: int = 0
@@ -168,7 +170,33 @@ class ScriptedPeer(Peer):
         self.channel.close()
 
 
-#: What a server does with one connection: for each item a request is read and the bytes are sent; or a function.
+class Pair:
+    """A source whose peer writes, and a sink whose peer reads."""
+
+    def __init__(self, **sink: Any) -> None:
+        self.source = ScriptedPeer(readable=True)
+        self.sink = ScriptedPeer(**sink)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.__exit__()
+        self.sink.__exit__()
+
+    def flow(
+        self, framing_in: int, length: int, framing_out: int, *, timeout: float = TIMEOUT, limit: int = -1
+    ) -> Flow:
+        return Flow(
+            self.source.channel, self.sink.channel, framing_in, length, framing_out, timeout, timeout, limit
+        )
+
+    def back(self, framing_in: int, length: int, framing_out: int) -> Flow:
+        """A flow from the sink to the source."""
+        return Flow(self.sink.channel, self.source.channel, framing_in, length, framing_out, TIMEOUT, TIMEOUT)
+
+
+#: What a server does with one connection: read a request and send the bytes, for each item; or a function.
 Script = Sequence[bytes] | Callable[["ServerSide"], None]
 
 
@@ -259,181 +287,3 @@ class FakeServer:
             side.close()
         with contextlib.suppress(OSError):
             self._socket.close()
-
-
-class _Lines:
-    """Where the access log of a test goes: each line is read back."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.written = Event()
-
-    def write(self, line: bytes) -> None:
-        self.records.append(json.loads(line))
-        self.written.set()
-
-
-class Client(Peer):
-    """A client connection that a session serves."""
-
-    def __init__(self, proxy: Proxy, sock: Any, channel: Channel, peer: str) -> None:
-        super().__init__(sock)
-        self.channel = channel
-        self.session = Session(channel, peer, 8080, lambda: proxy.serving, now)
-        self.greenlet = gevent.spawn(self._serve)
-
-    def _serve(self) -> None:
-        try:
-            self.session.run()
-        finally:
-            self.channel.close()
-
-    def end(self) -> None:
-        """Wait for the session's own end."""
-        outcome(self.greenlet)
-
-
-class Proxy:
-    """Sessions with one handler. `settings` are those of the listener; events are kept by name."""
-
-    def __init__(self, handler: Handler, **settings: Any) -> None:
-        self.lines = _Lines()
-        self.events: list[tuple[str, dict[str, Any]]] = []
-        self.clients: list[Client] = []
-        settings["trusted_proxies"] = tuple(ip_network(text) for text in settings.get("trusted_proxies", ()))
-        self.settings = ListenerSettings(bind=(Address("127.0.0.1", 0),), **settings)
-        self.serving = self.make_serving(handler)
-
-    def make_serving(self, handler: Handler) -> Serving:
-        """Another generation of what is served."""
-        return Serving(
-            "public", self.settings, handler, AccessLog(self.lines, "json", FakeClock()), self._event
-        )
-
-    def _event(self, name: str, **fields: Any) -> None:
-        self.events.append((name, fields))
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return self.lines.records
-
-    def connect(self, peer: str = "192.0.2.7", **buffers: int) -> Client:
-        """A new client connection, served from now on."""
-        ours, theirs = tcp_pair(**buffers)
-        client = Client(self, theirs, Channel(ours.detach(), True), peer)
-        self.clients.append(client)
-        return client
-
-    def wait_records(self, count: int, client: Client) -> None:
-        """Until so many exchanges were logged, or the session ended."""
-        while len(self.records) < count and not client.greenlet.dead:
-            self.lines.written.clear()
-            gevent.wait([self.lines.written, client.greenlet], count=1, timeout=TIMEOUT)
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-        gevent.joinall([client.greenlet for client in self.clients], timeout=TIMEOUT)
-        gevent.killall([client.greenlet for client in self.clients])
-
-
-class Path:
-    """A session whose handler is a real Forward to scripted servers, with everything they hold."""
-
-    def __init__(
-        self,
-        *scripts: Script,
-        timeouts: dict[str, float] | None = None,
-        forward: dict[str, Any] | None = None,
-        keepalive: int = 8,
-        **settings: Any,
-    ) -> None:
-        self.server = FakeServer(*scripts)
-        self.pool = ServerPool(self.server.address, keepalive, 60.0)
-        bounds = {"connect": TIMEOUT, "send": TIMEOUT, "read": TIMEOUT, "request": 0.0, "tunnel": TIMEOUT}
-        self.forward = Forward(
-            RoundRobin([(Server("app-1", self.pool), 1)]),
-            Timeouts(**(bounds | (timeouts or {}))),
-            65536,
-            now,
-            **(forward or {}),
-        )
-        self.proxy = Proxy(self.forward, **settings)
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return self.proxy.records
-
-    @property
-    def received(self) -> list[bytes]:
-        return self.server.received
-
-    def connect(self, **buffers: int) -> Client:
-        return self.proxy.connect(**buffers)
-
-    def close(self) -> None:
-        self.proxy.close()
-        self.pool.close()
-        self.server.close()
-
-    def __enter__(self) -> Path:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Exchanged(NamedTuple):
-    """What an exchange left: bytes at the client and at each connection of the server, and the access records."""
-
-    client: bytes
-    upstream: list[bytes]
-    records: list[dict[str, Any]]
-    was_reset: bool
-
-    @property
-    def head(self) -> bytes:
-        return self.client.partition(b"\r\n\r\n")[0]
-
-    @property
-    def body(self) -> bytes:
-        return self.client.partition(b"\r\n\r\n")[2]
-
-    @property
-    def status(self) -> int:
-        return int(self.client[9:12])
-
-
-def exchange(
-    request: bytes, upstream: Sequence[Script] = (), *, requests: int = 1, piece: int = 0, **settings: Any
-) -> Exchanged:
-    """Send `request` (which may be several), end when `requests` are logged. `piece`: bytes to send at a time."""
-    with Path(*upstream, **settings) as path:
-        client = path.connect()
-        if piece:
-            client.send_pieces(request, piece)
-        else:
-            client.send(request)
-        path.proxy.wait_records(requests, client)
-        client.session.retire()
-        data = client.read_all()
-        path.proxy.close()
-        path.pool.close()
-        wait_until(lambda: not path.server.open_connections)
-        return Exchanged(data, path.received, list(path.records), client.was_reset)
-
-
-def serve(handler: Callable[[Any, Any], None]) -> StreamServer:
-    """A plain gevent server on a loopback port."""
-    server = StreamServer(("127.0.0.1", 0), handler)
-    server.start()
-    return server
-
-
-def refuse(error: BaseException) -> Handler:
-    """A handler that fails."""
-
-    def handle(request: Request) -> Response:
-        raise error
-
-    return handle

@@ -19,8 +19,8 @@ from sidecar.wire.head import CHUNKED, LENGTH, Limits, Names, RequestHead
 from tests.support.streams import (
     TIMEOUT,
     FakeServer,
-    ScriptedPeer,
     Script,
+    ScriptedPeer,
     ServerSide,
     now,
     outcome,
@@ -117,15 +117,16 @@ def test_a_response_with_body_leaves_it_on_its_way() -> None:
 def test_what_the_route_changes_is_what_the_server_gets() -> None:
     data = b"GET /a?b HTTP/1.1\r\nHost: x\r\nX-Drop: 1\r\nX-Keep: 1\r\n\r\n"
     with case([OK]) as it:
-        it.ask(
-            data, target=b"/v1/a?b", host_header=b"app", drop=Names([b"X-Drop"]), extra=b"X-Extra: 1\r\n"
-        )
+        it.ask(data, target=b"/v1/a?b", host_header=b"app", drop=Names([b"X-Drop"]), extra=b"X-Extra: 1\r\n")
         assert it.received == b"GET /v1/a?b HTTP/1.1\r\nHost: app\r\nX-Keep: 1\r\nX-Extra: 1\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("body", "framing"),
-    [(b"Content-Length: 5\r\n\r\nhello", LENGTH), (b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", CHUNKED)],
+    [
+        (b"Content-Length: 5\r\n\r\nhello", LENGTH),
+        (b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", CHUNKED),
+    ],
 )
 def test_a_request_body_goes_along(body: bytes, framing: int) -> None:
     with case([OK]) as it:
@@ -150,7 +151,9 @@ def test_a_body_can_be_read_ahead_before_a_server_is_troubled() -> None:
 
 def test_a_client_that_waits_for_100_is_asked_by_us_when_we_read_ahead() -> None:
     with case([OK], buffer=1000) as it:
-        asking = start(it.ask, b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        asking = start(
+            it.ask, b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
         assert it.client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         it.client.send(b"ok")
         outcome(asking)
@@ -244,7 +247,9 @@ def test_a_failure_to_connect_is_recorded_and_repeatable() -> None:
         (b"nonsense\r\n\r\n", "malformed_response", ""),
     ],
 )
-def test_no_response_is_a_failure_and_the_connection_is_closed(answer: bytes, reason: str, detail: str) -> None:
+def test_no_response_is_a_failure_and_the_connection_is_closed(
+    answer: bytes, reason: str, detail: str
+) -> None:
     def script(side: ServerSide) -> None:
         side.read_request()
         side.send(answer)

@@ -145,11 +145,12 @@ def test_closing_ends_what_rests_and_later_what_was_in_use(server: FakeServer) -
 
 def test_a_connection_knows_whether_it_is_alive(pool: ServerPool, server: FakeServer) -> None:
     (connection,) = dialed(pool, server)
-    assert connection.is_connected
+    seen = [connection.is_connected]
     server.connections[0].finish()
-    assert not connection.is_connected
+    seen.append(connection.is_connected)
     connection.close()
-    assert not connection.is_connected
+    seen.append(connection.is_connected)
+    assert seen == [True, False, False]
 
 
 def test_dialing_that_fails_says_why() -> None:

@@ -59,9 +59,7 @@ class Case:
         return relay
 
     def upload(self, length: int) -> Flow:
-        return Flow(
-            self.client.channel, self.connection.channel, LENGTH, length, LENGTH, TIMEOUT, TIMEOUT
-        )
+        return Flow(self.client.channel, self.connection.channel, LENGTH, length, LENGTH, TIMEOUT, TIMEOUT)
 
     @property
     def rests(self) -> bool:
@@ -110,7 +108,9 @@ def test_a_body_that_was_moved_completely_gives_its_connection_back(case: Case) 
     assert case.rests
 
 
-@pytest.mark.parametrize("head", [UNTIL_END, LENGTH_5.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")])
+@pytest.mark.parametrize(
+    "head", [UNTIL_END, LENGTH_5.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")]
+)
 def test_a_connection_that_the_server_ends_is_not_given_back(case: Case, head: bytes) -> None:
     case.side.send(b"hello")
     case.side.finish()
@@ -236,9 +236,7 @@ def test_an_upload_that_is_not_over_costs_the_connection_but_not_the_answer(case
 
 def test_an_upload_that_the_client_frames_wrong_costs_only_itself(case: Case) -> None:
     relay = case.relay(LENGTH_5)
-    relay.upload = Flow(
-        case.client.channel, case.connection.channel, CHUNKED, 0, CHUNKED, TIMEOUT, TIMEOUT
-    )
+    relay.upload = Flow(case.client.channel, case.connection.channel, CHUNKED, 0, CHUNKED, TIMEOUT, TIMEOUT)
     case.client.send(b"zz\r\n")
     sending = start(relay.send_to, case.client.channel, LENGTH, TIMEOUT)
     wait_until(lambda: relay.upload is not None and relay.upload.broken)
