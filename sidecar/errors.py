@@ -28,6 +28,7 @@ REASONS: Final[dict[str, Verdict]] = {
     "client_gone": Verdict(499, "client", "connection_terminated"),
     "client_write_timeout": Verdict(499, "client", "connection_write_timeout"),
     "no_route": Verdict(404, "proxy", "destination_not_found"),
+    "descriptors_exhausted": Verdict(503, "proxy", "connection_limit_reached"),
     "dns_error": Verdict(502, "upstream", "dns_error"),
     "connection_refused": Verdict(502, "upstream", "connection_refused"),
     "connection_failed": Verdict(502, "upstream", "destination_unavailable"),

@@ -20,6 +20,9 @@ from .channel import Channel
 #: Reachable or not, the address has been refused; anything else is a failure of another kind.
 _REFUSED: Final = frozenset((errno.ECONNREFUSED, errno.ENOENT))
 
+#: Nothing is wrong with the address: this process, or the machine, has no descriptor left.
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE))
+
 #: (family, socket address) as the system takes them.
 Target = tuple[int, Any]
 
@@ -63,7 +66,8 @@ def _connect(target: Target, timeout: float) -> Channel:
     try:
         sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     except OSError as error:
-        raise Failure("connection_failed", error.strerror or str(error), repeatable=True) from error
+        reason = "descriptors_exhausted" if error.errno in _EXHAUSTED else "connection_failed"
+        raise Failure(reason, error.strerror or str(error), repeatable=True) from error
     if family != _socket.AF_UNIX:
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     code = sock.connect_ex(address)

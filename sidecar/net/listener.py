@@ -52,6 +52,9 @@ def listen(address: Address) -> Any:
         family, target = found[0][0], found[0][4]
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        if sock.family == socket.AF_INET6:
+            # [::] is IPv6 only, as in nginx, so that 0.0.0.0 can stand beside it.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if not address.is_unix:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Accepted sockets inherit it, which saves a system call each.

@@ -20,7 +20,7 @@ class ListenerSettings(Section):
 
     bind: tuple[Address, ...] = required(
         list_of(BIND),
-        "Addresses to listen on: host:port, [v6]:port or unix:/path; port 0 is chosen by the system.",
+        "Addresses to listen on: host:port, [v6]:port (IPv6 only) or unix:/path; the system chooses port 0.",
     )
     proxy_protocol: str = option(
         "off",

@@ -197,10 +197,10 @@ def test_a_flow_that_waits_holds_no_buffer() -> None:
         pair.__exit__()
 
 
-CHUNK_OF_FRAMING = b"1;" + b"e" * 1000 + b"\r\nx\r\n"
+MOSTLY_FRAMING = b"1\r\nx\r\n" * 600
 
 
-@pytest.mark.parametrize(("framing", "piece"), [(CLOSE, b"x" * 4096), (CHUNKED, CHUNK_OF_FRAMING)])
+@pytest.mark.parametrize(("framing", "piece"), [(CLOSE, b"x" * 4096), (CHUNKED, MOSTLY_FRAMING)])
 def test_a_busy_flow_lets_others_run_at_least_every_mebibyte(framing: int, piece: bytes) -> None:
     turns: list[int] = []
     with ScriptedPeer(tcp=True, readable=True) as source, ScriptedPeer(tcp=True) as sink:

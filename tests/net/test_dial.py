@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,12 +142,22 @@ def test_an_address_that_cannot_be_reached_is_another_failure() -> None:
     assert error.repeatable
 
 
-def test_no_descriptor_left_is_a_failure_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.EMFILE, "descriptors_exhausted"),
+        (errno.ENFILE, "descriptors_exhausted"),
+        (errno.EACCES, "connection_failed"),
+    ],
+)
+def test_no_socket_to_be_had_is_a_failure_not_a_crash(
+    monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+) -> None:
     def exhausted(*_: object) -> None:
-        raise OSError(24, "Too many open files")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("sidecar.net.dial._socket.socket", exhausted)
-    assert failure([(socket.AF_INET, ("127.0.0.1", 9))]).reason == "connection_failed"
+    assert failure([(socket.AF_INET, ("127.0.0.1", 9))]).reason == reason
 
 
 def test_a_name_becomes_its_targets_in_the_systems_order(monkeypatch: pytest.MonkeyPatch) -> None:

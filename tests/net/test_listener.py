@@ -268,3 +268,10 @@ def test_connections_are_served_side_by_side() -> None:
         for peer in peers:
             peer.close()
         assert len(greeter.peers) == 50
+
+
+def test_both_wildcards_listen_beside_one_another() -> None:
+    first = listen(Address("0.0.0.0", 0))
+    second = listen(Address("::", first.getsockname()[1]))
+    first.close()
+    second.close()
