@@ -1,6 +1,10 @@
 # cython: language_level=3
 """C side of message.py: what exists per request has its fields in a struct."""
 
+cimport cython
+
+@cython.no_gc
+@cython.freelist(32)
 cdef class Attempt:
     cdef public str server
     cdef public bint reused
@@ -10,6 +14,7 @@ cdef class Attempt:
     cdef public int status
     cdef public str reason
 
+@cython.freelist(32)
 cdef class Request:
     cdef public list attempts
     cdef public object body
@@ -29,6 +34,7 @@ cdef class Request:
     cdef public str scheme
     cdef public bytes target
 
+@cython.freelist(32)
 cdef class Response:
     cdef public object head
     cdef public object body

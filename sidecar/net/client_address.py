@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """Who the client is, and what the upstream is told about it in X-Forwarded-* and X-Real-IP.
 
 A field is believed only when the peer of the connection is a trusted proxy; else it is replaced. An address

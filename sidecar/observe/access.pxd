@@ -4,10 +4,12 @@
 cimport cython
 
 from ..message cimport Attempt, Request
+from .line cimport Line
 
 cdef class AccessLog:
     cdef bint _console
     cdef object _date
+    cdef Line _line
     cdef long long _millis
     cdef object _reasons
     cdef object _routes
@@ -16,10 +18,10 @@ cdef class AccessLog:
     cdef readonly object _texts
     cdef object _write
 
-    @cython.locals(millis=cython.longlong, micros=cython.longlong, path=str, tried=str, route=str)
+    @cython.locals(millis=cython.longlong, line=Line, attempt=Attempt, place=cython.int)
     cpdef record(self, Request request, int status, str reason, long long received, long long sent, double duration)
     cpdef refused(self, str client, str listener, int status, str reason, long long sent)
+    @cython.locals(attempts=list)
+    cdef _asked(self, Line line, Request request)
+    cdef _attempt(self, Line line, Attempt attempt)
     cdef _renew(self, long long millis)
-
-@cython.locals(first=double, total=double, one=cython.longlong, two=cython.longlong)
-cdef str _attempt(Attempt attempt, str server)

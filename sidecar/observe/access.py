@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 
 from ..message import Attempt, Request
 from ..runtime import Clock
+from .line import Line
 from .text import fit, quoted, shown, time_text
 
 MAX_PATH: Final = 2048  # characters of the path with its query
@@ -51,6 +52,7 @@ class AccessLog:
     __slots__ = (
         "_console",
         "_date",
+        "_line",
         "_millis",
         "_reasons",
         "_routes",
@@ -64,6 +66,7 @@ class AccessLog:
         self._write = output.write
         self._console = fmt == "console"
         self._date = clock.time
+        self._line = Line()
         self._millis = -1  # the moment of the last line, since 1970
         self._stamp = ""  # its text
         self._second = ""  # the text of its second, with the point
@@ -81,27 +84,67 @@ class AccessLog:
         if self._console:
             self._write(_console_line(self._stamp, request, status, reason, (received, sent, duration)))
             return
+        line = self._line
+        self._asked(line, request)
+        line.text(',"status":')
+        line.number(status)
+        line.text(self._reasons[reason])
+        line.text(',"received":')
+        line.number(received)
+        line.text(',"sent":')
+        line.number(sent)
+        line.text(',"duration_ms":')
+        line.millis(duration)
+        line.text(',"attempts":[')
+        for place, attempt in enumerate(request.attempts):
+            if place:
+                line.text(",")
+            self._attempt(line, attempt)
+        line.text("]}\n")
+        self._write(line.take())
+
+    def _asked(self, line: Line, request: Request) -> None:
+        """From the moment to the upstream: what was asked, by whom, of whom."""
         head = request.head
-        origin = head.origin
-        path = (
-            origin.decode("utf-8", "backslashreplace") if len(origin) <= MAX_PATH else fit(origin, MAX_PATH)
-        )
         texts = self._texts
+        line.text('{"time":"')
+        line.text(self._stamp)
+        line.text('","client":')
+        line.text(texts[request.client])
+        line.text(',"method":')
+        line.text(texts[head.method])
+        line.text(',"host":')
+        line.text(texts[request.host])
+        line.text(',"path":')
+        origin = head.origin
+        if not line.plain(origin, MAX_PATH):
+            line.text(quoted(fit(origin, MAX_PATH)))
+        if request.route is not None:
+            line.text(self._routes[request.route.name])
+        line.text(',"listener":')
+        line.text(texts[request.listener])
         attempts = request.attempts
-        if len(attempts) == 1:
-            server = texts[attempts[0].server]
-            upstream, tried = ',"upstream":', _attempt(attempts[0], server)
-        else:
-            upstream, server, tried = self._tried(attempts)
-        route = "" if request.route is None else self._routes[request.route.name]
-        micros = int(duration * 1e6)
-        line = (
-            f'{{"time":"{self._stamp}","client":{texts[request.client]},"method":{texts[head.method]}'
-            f',"host":{texts[request.host]},"path":{quoted(path)}{route},"listener":{texts[request.listener]}'
-            f'{upstream}{server},"status":{status}{self._reasons[reason]},"received":{received},"sent":{sent}'
-            f',"duration_ms":{micros // 1000}.{_THOUSANDTHS[micros % 1000]},"attempts":[{tried}]}}\n'
-        )
-        self._write(line.encode())
+        if attempts:
+            line.text(',"upstream":')
+            line.text(texts[attempts[-1].server])
+
+    def _attempt(self, line: Line, attempt: Attempt) -> None:
+        line.text('{"server":')
+        line.text(self._texts[attempt.server])
+        line.text(',"status":')
+        line.number(attempt.status)
+        line.text(',"reused":true' if attempt.reused else ',"reused":false')
+        if attempt.connect >= 0.0:
+            line.text(',"connect_ms":')
+            line.millis(attempt.connect)
+        if attempt.first_byte >= 0.0:
+            line.text(',"first_byte_ms":')
+            line.millis(attempt.first_byte)
+        if attempt.total >= 0.0:
+            line.text(',"total_ms":')
+            line.millis(attempt.total)
+        line.text(self._reasons[attempt.reason])
+        line.text("}")
 
     def refused(self, client: str, listener: str, status: int, reason: str, sent: int) -> None:
         """Log what could not be read as a request: no method, no host, no path."""
@@ -124,41 +167,6 @@ class AccessLog:
             self._second = time_text(millis // 1000)[:20]
         self._stamp = f"{self._second}{_THOUSANDTHS[millis % 1000]}Z"
         self._millis = millis
-
-    def _tried(self, attempts: list[Attempt]) -> tuple[str, str, str]:
-        """(name of the upstream field, the last server, all attempts) when there is not exactly one."""
-        if not attempts:
-            return "", "", ""
-        servers = [self._texts[attempt.server] for attempt in attempts]
-        return (
-            ',"upstream":',
-            servers[-1],
-            ",".join([_attempt(one, server) for one, server in zip(attempts, servers, strict=True)]),
-        )
-
-
-def _attempt(attempt: Attempt, server: str) -> str:
-    """One element of `attempts`; `server` is JSON already."""
-    first, total = attempt.first_byte, attempt.total
-    reused = "true" if attempt.reused else "false"
-    if attempt.connect < 0.0 and first >= 0.0 and total >= 0.0 and not attempt.reason:
-        # The usual one, on a kept connection, in one piece.
-        one, two = int(first * 1e6), int(total * 1e6)
-        return (
-            f'{{"server":{server},"status":{attempt.status},"reused":{reused}'
-            f',"first_byte_ms":{one // 1000}.{_THOUSANDTHS[one % 1000]}'
-            f',"total_ms":{two // 1000}.{_THOUSANDTHS[two % 1000]}}}'
-        )
-    text = f'{{"server":{server},"status":{attempt.status},"reused":{reused}'
-    if attempt.connect >= 0.0:
-        text += f',"connect_ms":{_millis(attempt.connect)}'
-    if first >= 0.0:
-        text += f',"first_byte_ms":{_millis(first)}'
-    if total >= 0.0:
-        text += f',"total_ms":{_millis(total)}'
-    if attempt.reason:
-        text += f',"reason":{quoted(fit(attempt.reason, MAX_TEXT))}'
-    return text + "}"
 
 
 def _millis(seconds: float) -> str:

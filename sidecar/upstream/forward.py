@@ -260,8 +260,6 @@ class _Exchange:
             raise Failure("malformed_request", malformed.rule, status=malformed.status) from malformed
         except Broken as broken:
             if broken.side == "sink" and broken.what == "reset":
-                if self._channel.sent == self._sent and self._is_repeatable():
-                    raise self._unsent(broken) from broken
                 # The server may have answered before it stopped listening (413, say).
                 return _LAST_WORDS
             raise self._upload_failure(broken) from broken

@@ -6,6 +6,7 @@ whatever cannot become a head is refused at once, with the name of the rule it b
 files because the parser, its tables and the renderer share one layout of offsets.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memchr, memcmp, memcpy
@@ -208,6 +209,7 @@ cdef class Names:
         return False
 
 
+@cython.no_gc
 cdef class Head:
     """What requests and responses share."""
 
@@ -282,11 +284,12 @@ cdef class Head:
         if self.count >= self.limits.max_headers:
             refuse("too_many_fields", 431)
         if self.count == self.capacity:
-            grown = PyMem_Realloc(self.lines, (self.capacity + 16) * 2 * sizeof(Field))
+            # 20 fields are as much as Python's small blocks hold, and more than most heads have.
+            grown = PyMem_Realloc(self.lines, (self.capacity * 2 + 20) * sizeof(Field))
             if grown == NULL:
                 raise MemoryError
             self.lines = <Field *>grown
-            self.capacity = (self.capacity + 16) * 2
+            self.capacity = self.capacity * 2 + 20
         field = &self.lines[self.count]
         field.line = start - self.skipped
         field.line_end = end + 2 - self.skipped
@@ -423,6 +426,7 @@ cdef class Head:
         ]
 
 
+@cython.no_gc
 cdef class RequestHead(Head):
     """A request's head."""
 
@@ -693,6 +697,7 @@ cdef class RequestHead(Head):
         return f"<RequestHead {self._raw[:60]!r}>"
 
 
+@cython.no_gc
 cdef class ResponseHead(Head):
     """A response's head."""
 

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The path of a request target: normalised for routes to look at, encoded again when it was rewritten.
 
 The order is fixed: every escape is decoded once, then adjacent slashes are one, then dot segments go. So an
