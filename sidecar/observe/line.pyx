@@ -22,12 +22,12 @@ cdef class Line:
         """Where the next `size` bytes go."""
         cdef void *grown
         cdef char *at
-        if self.size + size > self.room:
-            grown = PyMem_Realloc(self.data, (self.size + size) * 2)
+        if self.size + size >= self.room:
+            grown = PyMem_Realloc(self.data, (self.size + size) * 2 + 512)
             if grown == NULL:
                 raise MemoryError
             self.data = <char *>grown
-            self.room = (self.size + size) * 2
+            self.room = (self.size + size) * 2 + 512
         at = self.data + self.size
         self.size += size
         return at
@@ -41,7 +41,8 @@ cdef class Line:
     cpdef int number(self, long long number) except -1:
         cdef char digits[20]
         cdef int at = 20
-        cdef unsigned long long left = -number if number < 0 else number
+        # Unsigned, because the least number has no opposite.
+        cdef unsigned long long left = 0 - <unsigned long long>number if number < 0 else number
         while True:
             at -= 1
             digits[at] = 48 + left % 10
