@@ -179,9 +179,9 @@ def test_a_response_that_stops_in_the_middle_is_cut_off_in_time(half: str) -> No
         side.send(HALVES[half])
 
     for timeouts, reason in (
-        ({"read": SOON}, "upstream_read_timeout"),
-        ({"read": SOON, "request": 5.0}, "upstream_read_timeout"),
-        ({"request": SOON}, "response_timeout"),
+        ({"read": SOON * 5}, "upstream_read_timeout"),
+        ({"read": SOON * 5, "request": 5.0}, "upstream_read_timeout"),
+        ({"request": SOON * 5}, "response_timeout"),
     ):
         with Path(stall, timeouts=timeouts) as path:
             client = path.connect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from gevent.event import Event
 
 from tests.support.proxies import Path, exchange
 from tests.support.streams import TIMEOUT, ServerSide, settle, wait_until
@@ -176,6 +177,21 @@ def test_an_answer_sent_before_the_server_stopped_listening_reaches_the_client()
     with Path(script) as path:
         client = path.connect()
         client.send(UPLOAD + b"x" * 200_000)
+        assert client.read(12) == b"HTTP/1.1 413"
+        client.close()
+
+
+def test_an_answer_is_heard_although_sending_fails_first() -> None:
+    with Path(lambda side: Event().wait()) as path:
+        client = path.connect()
+        client.send(UPLOAD + b"x" * 1000)
+        wait_until(lambda: path.server.connections)
+        settle()
+        # In one turn, and in this order: more of the upload, the answer, and the reset.
+        client.send(b"x" * 1000)
+        server = path.server.connections[0]
+        server.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        server.close()
         assert client.read(12) == b"HTTP/1.1 413"
         client.close()
 

@@ -16,7 +16,7 @@ from sidecar.errors import Broken, Malformed
 from sidecar.net.channel import FINISHED, Flow, pump
 from sidecar.wire.body import ChunkedDecoder
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH
-from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start, wait_until
+from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -214,7 +214,10 @@ def test_a_busy_flow_lets_others_run_at_least_every_mebibyte(framing: int, piece
 
         counting = start(count)
         pumping = start(pump, Flow(source.channel, sink.channel, framing, 0, CLOSE, TIMEOUT, TIMEOUT))
-        wait_until(lambda: len(turns) > 9 and 0 < turns[-9] == turns[-1])
+        last = -1
+        while last != source.channel.received:
+            last = source.channel.received
+            gevent.sleep(SOON)
         counting.kill()
         pumping.kill()
     gaps = [after - before for before, after in zip(turns, turns[1:], strict=False)]
@@ -291,13 +294,13 @@ def test_each_side_has_its_deadline() -> None:
 
 def test_bytes_that_come_in_time_move_the_deadline() -> None:
     with Pair() as pair:
-        pumping = start(pump, pair.flow(LENGTH, 6, LENGTH, timeout=SOON * 4))
+        pumping = start(pump, pair.flow(LENGTH, 6, LENGTH, timeout=SOON * 20))
         began = now()
         for _ in range(6):
             pair.source.send(b"x")
-            gevent.sleep(SOON)
+            gevent.sleep(SOON * 4)
         assert outcome(pumping) == FINISHED
-        assert now() - began > SOON * 4
+        assert now() - began > SOON * 20
 
 
 def test_the_last_moment_counts_whatever_moves() -> None:

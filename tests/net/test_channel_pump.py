@@ -171,9 +171,9 @@ def test_a_tunnel_that_is_silent_both_ways_ends_and_a_word_in_one_keeps_it() -> 
             Flow(a.channel, b.channel, CLOSE, 0, CLOSE, 0, 0)
             for a, b in ((pair.source, pair.sink), (pair.sink, pair.source))
         )
-        pumping = start(pump, up, down, None, None, False, SOON * 4)
+        pumping = start(pump, up, down, None, None, False, SOON * 20)
         for _ in range(6):
             pair.sink.send(b"x")
-            gevent.sleep(SOON)
+            gevent.sleep(SOON * 4)
         assert not pumping.dead
         assert broken(outcome, pumping) == ("source", "timeout")

@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], Any]) -> None:
     until = now() + TIMEOUT
     while not condition():
         assert now() < until, "it never happened"
-        gevent.sleep(0)
+        gevent.sleep(0.001)
 
 
 def start(function: Callable[..., Any], *args: Any) -> Any:
