@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from .config.addresses import Address
 from .config.merge import Configuration
-from .errors import ConfigurationError, Failure
+from .errors import ConfigurationError
 from .kept import Kept
-from .message import Handler, Request, Response
+from .message import Request, Response
 from .net.channel import Channel
 from .net.client_address import UNIX_PEER
 from .net.connections import Connections
@@ -78,21 +78,6 @@ def _doubly_bound(configuration: Configuration) -> Iterator[str]:
                 yield configuration.mistake(
                     "listener", name, "bind", f"{address} is bound by [listener {other}] already: keep one"
                 )
-
-
-def _dispatch(router: Router) -> Handler:
-    """The handler of a listener: the route's handler, or no route."""
-    choose = router.choose
-
-    def handle(request: Request) -> Response:
-        route = choose(request)
-        if route is None:
-            raise Failure("no_route")
-        request.route = route
-        response: Response = route.handler(request)
-        return response
-
-    return handle
 
 
 def _failure_edits(edits: dict[Route, Edit]) -> Edit:
@@ -224,7 +209,7 @@ class Application:
         access = self._access()
         wanted: dict[_Place, Serving] = {}
         for name, settings in configuration.named(ListenerSettings).items():
-            serving = Serving(name, settings, _dispatch(routers[name]), access, self._event)
+            serving = Serving(name, settings, routers[name], access, self._event)
             serving.on_failure = _failure_edits(edits)
             wanted.update(dict.fromkeys(_places(name, settings), serving))
         return wanted

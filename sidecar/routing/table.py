@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The routes of a listener, arranged so that ten thousand are looked up like one.
 
 Law: of the routes that match, the first in the order is chosen: the highest priority; then the most specific
@@ -11,7 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from ..message import Request
+from ..errors import Failure
+from ..message import Request, Response
 from .conditions import Condition, compiled
 from .regex import Regex
 from .settings import RouteSettings
@@ -260,6 +262,15 @@ class Router:
         if best.captures:
             request.match = best.captured(request)
         return best.route
+
+    def __call__(self, request: Request) -> Response:
+        """Answer by the route of the request. Raises Failure("no_route")."""
+        route = self.choose(request)
+        if route is None:
+            raise Failure("no_route")
+        request.route = route
+        response: Response = route.handler(request)
+        return response
 
     def _rest(self, request: Request, best: Entry) -> Entry:
         """The earliest entry, those of exact hosts apart, or `best` when none is earlier."""

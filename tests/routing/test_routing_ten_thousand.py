@@ -5,6 +5,7 @@ Work is counted in lines that run, so that nothing here depends on the machine.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,24 @@ from sidecar.message import Request
 from sidecar.net.settings import ListenerSettings
 from sidecar.routing import check as routing
 from sidecar.routing.settings import RouteSettings
-from sidecar.routing.table import Route, Router
 from sidecar.routing.values import parse_host
 from sidecar.upstream.settings import UpstreamSettings
 from sidecar.wire.head import Limits, RequestHead
+
+
+def _as_written() -> Any:
+    """table.py as it is written: it is compiled too, and the lines of compiled code cannot be counted."""
+    source = Path(str(routing.__file__)).with_name("table.py")
+    found = importlib.util.spec_from_file_location("sidecar.routing.table_as_written", source)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+_TABLE = _as_written()
+Route, Router = _TABLE.Route, _TABLE.Router
 
 MANY = 10_000
 #: How much more work ten times as many may be, over ten times: what is done once weighs more with few.
