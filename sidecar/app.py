@@ -25,7 +25,7 @@ from .policies.order import chain, failure_edit
 from .routing import check as routing
 from .routing.settings import RouteSettings
 from .routing.table import Route, Router
-from .session import Serving, Session
+from .session import Current, Serving, Session
 from .settings import SidecarSettings
 from .upstream.balance import RoundRobin
 from .upstream.forward import Forward, Server, Timeouts
@@ -149,13 +149,13 @@ def _places(listener: str, settings: ListenerSettings) -> Iterator[_Place]:
         yield _Place(address, "" if address.port or address.is_unix else f"{listener} {at}")
 
 
-class _Bound:
+class _Bound(Current):
     """A bound address and whom it serves."""
 
-    __slots__ = ("listener", "serving", "sessions")
+    __slots__ = ("listener", "sessions")
 
     def __init__(self, serving: Serving) -> None:
-        self.serving = serving
+        super().__init__(serving)
         self.sessions: set[Session] = set()
         self.listener: Listener | None = None
 
@@ -327,7 +327,7 @@ class Application:
 
     def _serve(self, bound: _Bound, channel: Channel, peer: Any) -> None:
         name = peer[0] if isinstance(peer, tuple) else UNIX_PEER
-        session = Session(channel, name, _listener(bound).bound.port, lambda: bound.serving, self._now)
+        session = Session(channel, name, _listener(bound).bound.port, bound, self._now)
         sessions = bound.sessions
         sessions.add(session)
         try:

@@ -23,7 +23,11 @@ cdef class Serving:
     cdef public str scheme
     cdef public double write_timeout
 
+cdef class Current:
+    cdef public Serving serving
+
 cdef class Session:
+    cdef Current _current
     cdef Channel _channel
     cdef str _client
     cdef bytes _fixed
@@ -32,7 +36,6 @@ cdef class Session:
     cdef object _now
     cdef str _peer
     cdef int _port
-    cdef object _serving
     cdef bint _trusted
     cdef bint _exchange(self, Serving serving) except -1
     cdef bint _deliver(self, Request request, Response response, Serving serving, long long sent, double started) except -1

@@ -72,29 +72,38 @@ class Serving:
         )
 
 
+class Current:
+    """Where connections find what serves them now; a reload puts another Serving in."""
+
+    __slots__ = ("serving",)
+
+    def __init__(self, serving: Serving) -> None:
+        self.serving = serving
+
+
 class Session:
-    """A client connection being served. `serving()` gives the current generation's settings."""
+    """A client connection being served, by what `current` holds at each request."""
 
     __slots__ = (
         "_channel",
         "_client",
+        "_current",
         "_fixed",
         "_idle",
         "_known",
         "_now",
         "_peer",
         "_port",
-        "_serving",
         "_trusted",
     )
 
     def __init__(
-        self, channel: Channel, peer: str, port: int, serving: Callable[[], Serving], now: Callable[[], float]
+        self, channel: Channel, peer: str, port: int, current: Current, now: Callable[[], float]
     ) -> None:
         self._channel = channel
         self._peer = peer
         self._port = port
-        self._serving = serving
+        self._current = current
         self._now = now
         self._idle = True
         self._client = peer_address(peer)
@@ -104,11 +113,11 @@ class Session:
 
     def run(self) -> None:
         """Serve until the connection ends. Closes nothing on a clean end: the caller owns the channel."""
-        serving = self._serving()
+        serving = self._current.serving
         try:
             if serving.proxy_protocol != "off" and not self._read_proxy_header(serving):
                 return
-            while self._exchange(self._serving()):
+            while self._exchange(self._current.serving):
                 pass
         except Broken:
             self._channel.abort()
@@ -156,7 +165,7 @@ class Session:
                 return self._refuse(serving, Failure("request_timeout"))
             return False
         # The wait may have outlasted a generation.
-        serving = self._serving()
+        serving = self._current.serving
         started = self._now()
         sent = channel.sent
         request = self._request(head, serving)
@@ -166,7 +175,7 @@ class Session:
             return False
         if self._deliver(request, response, serving, sent, started):
             # A drain that began after the head promised more: only what came already is served.
-            return not self._serving().ended or channel.pending > 0
+            return not self._current.serving.ended or channel.pending > 0
         if response.head.status != 101 and (head.keep_alive or request.body is not None):
             # The client did not ask for this end: it may be sending still (RFC 9112 section 9.6).
             channel.linger(_LINGER)
@@ -257,7 +266,7 @@ class Session:
     def _interim(self, head: ResponseHead) -> None:
         """Pass a 1xx on at once."""
         try:
-            self._channel.send(head.render(NONE, True), self._serving().write_timeout)
+            self._channel.send(head.render(NONE, True), self._current.serving.write_timeout)
         except Broken as broken:
             raise Failure("client_gone", "while an interim response was sent") from broken
 
@@ -267,7 +276,7 @@ class Session:
         head = response.head
         body = response.body
         version = request.head.version
-        keep = request.head.keep_alive and not self._serving().ended
+        keep = request.head.keep_alive and not self._current.serving.ended
         if not head.has_date:
             response.extra += serving.date()
         if body is None or type(body) is bytes:

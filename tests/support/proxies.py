@@ -19,7 +19,7 @@ from sidecar.net.channel import Channel
 from sidecar.net.settings import ListenerSettings
 from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
-from sidecar.session import Serving, Session
+from sidecar.session import Current, Serving, Session
 from sidecar.upstream.balance import RoundRobin
 from sidecar.upstream.forward import Forward, Server, Timeouts
 from sidecar.upstream.pool import ServerPool
@@ -44,7 +44,7 @@ class Client(Peer):
     def __init__(self, proxy: Proxy, sock: Any, channel: Channel, peer: str) -> None:
         super().__init__(sock)
         self.channel = channel
-        self.session = Session(channel, peer, 8080, lambda: proxy.serving, now)
+        self.session = Session(channel, peer, 8080, proxy, now)
         self.greenlet = gevent.spawn(self._serve)
 
     def _serve(self) -> None:
@@ -58,7 +58,7 @@ class Client(Peer):
         outcome(self.greenlet)
 
 
-class Proxy:
+class Proxy(Current):
     """Sessions with one handler. `settings` are those of the listener; events are kept by name."""
 
     def __init__(self, handler: Handler, **settings: Any) -> None:
@@ -67,7 +67,7 @@ class Proxy:
         self.clients: list[Client] = []
         settings["trusted_proxies"] = tuple(ip_network(text) for text in settings.get("trusted_proxies", ()))
         self.settings = ListenerSettings(bind=(Address("127.0.0.1", 0),), **settings)
-        self.serving = self.make_serving(handler)
+        super().__init__(self.make_serving(handler))
 
     def make_serving(self, handler: Handler) -> Serving:
         """Another generation of what is served."""
