@@ -5,35 +5,30 @@ Law: build → bind → swap one reference → let the old finish. A build that 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 from .config.addresses import Address
 from .config.merge import Configuration
 from .errors import ConfigurationError
 from .kept import Kept
 from .message import Request, Response
-from .net.channel import Channel
-from .net.client_address import UNIX_PEER
 from .net.connections import Connections
-from .net.listener import Listener, bind_advice
+from .net.inherit import Inherited
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
+from .places import Place, Places
 from .policies.order import chain, failure_edit
 from .routing import check as routing
 from .routing.settings import RouteSettings
 from .routing.table import Route, Router
-from .session import Current, Serving, Session
+from .session import Serving
 from .settings import SidecarSettings
 from .upstream.balance import RoundRobin
 from .upstream.forward import Forward, Server, Timeouts
 from .upstream.pool import ServerPool
 from .upstream.settings import UpstreamSettings
-
-#: Seconds that a client has for a request when it connected as its listener ended.
-_LAST_CALL: Final = 1.0
 
 Event = Callable[..., None]
 Edit = Callable[[Request, Response], None]
@@ -74,7 +69,7 @@ def _doubly_bound(configuration: Configuration) -> Iterator[str]:
     for name, settings in configuration.named(ListenerSettings).items():
         for address in settings.bind:
             other = taken.setdefault(address, name)
-            if other != name and (address.port or address.is_unix):
+            if other != name and address.is_fixed:
                 yield configuration.mistake(
                     "listener", name, "bind", f"{address} is bound by [listener {other}] already: keep one"
                 )
@@ -137,41 +132,22 @@ class _Upstream:
         )
 
 
-class _Place(NamedTuple):
-    """By what a bound address is known again."""
-
-    address: Address
-    written: str = ""  # where, for port 0: that is another port each time it is written
-
-
-def _places(listener: str, settings: ListenerSettings) -> Iterator[_Place]:
-    for at, address in enumerate(settings.bind):
-        yield _Place(address, "" if address.port or address.is_unix else f"{listener} {at}")
-
-
-class _Bound(Current):
-    """A bound address and whom it serves."""
-
-    __slots__ = ("listener", "sessions")
-
-    def __init__(self, serving: Serving) -> None:
-        super().__init__(serving)
-        self.sessions: set[Session] = set()
-        self.listener: Listener | None = None
-
-
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
     def __init__(
-        self, event: Event, access: Callable[[], AccessLog | None], now: Callable[[], float]
+        self,
+        event: Event,
+        access: Callable[[], AccessLog | None],
+        now: Callable[[], float],
+        inherited: Inherited | None = None,
     ) -> None:
         self._event = event
         self._access = access
         self._now = now
         self._kept = Kept()
-        self._bound: dict[_Place, _Bound] = {}
         self._connections = Connections(10_000, self._on_full)
+        self._places = Places(event, self._connections, now, inherited or Inherited())
         self._servers: dict[str, set[Address]] | None = None  # of each upstream; None before the first
 
     # -- building
@@ -184,16 +160,16 @@ class Application:
         self._kept.begin()
         try:
             wanted = self._build(configuration, prepared.routers)
-            fresh = self._bind(configuration, wanted)
+            fresh = self._places.bind(configuration, wanted)
         except BaseException:
             self._kept.abandon()
             raise
-        self._swap(wanted, fresh)
+        self._places.swap(wanted, fresh)
         self._kept.sweep()
         self._connections.resize(configuration.only(SidecarSettings).max_connections)
         self._tell_servers(configuration)
 
-    def _build(self, configuration: Configuration, routers: dict[str, Router]) -> dict[_Place, Serving]:
+    def _build(self, configuration: Configuration, routers: dict[str, Router]) -> dict[Place, Serving]:
         upstreams = {
             name: _Upstream(settings, self._balance(settings), self._now)
             for name, settings in configuration.named(UpstreamSettings).items()
@@ -207,11 +183,11 @@ class Application:
             if edit is not None:
                 edits[route] = edit
         access = self._access()
-        wanted: dict[_Place, Serving] = {}
+        wanted: dict[Place, Serving] = {}
         for name, settings in configuration.named(ListenerSettings).items():
             serving = Serving(name, settings, routers[name], access, self._event)
             serving.on_failure = _failure_edits(edits)
-            wanted.update(dict.fromkeys(_places(name, settings), serving))
+            wanted.update(dict.fromkeys(self._places.of(name, settings), serving))
         return wanted
 
     def _balance(self, settings: UpstreamSettings) -> RoundRobin[Server]:
@@ -238,83 +214,6 @@ class Application:
             if old - new:
                 self._event("upstream_removed", upstream=name, servers=sorted(map(str, old - new)))
 
-    # -- binding
-
-    def _bind(self, configuration: Configuration, wanted: dict[_Place, Serving]) -> dict[_Place, _Bound]:
-        fresh: dict[_Place, _Bound] = {}
-        given_up: list[_Place] = []
-        mistakes = []
-        for place, serving in wanted.items():
-            known = self._bound.get(place)
-            if known is not None and not _listener(known).closed:
-                continue
-            bound = known or _Bound(serving)
-            try:
-                bound.listener = self._listen(place.address, bound, wanted, given_up)
-                fresh[place] = bound
-            except OSError as error:
-                text = f"{place.address}: {bind_advice(error)}"
-                mistakes.append(configuration.mistake("listener", serving.name, "bind", text))
-        if mistakes:
-            for bound in fresh.values():
-                _listener(bound).end()
-            self._reopen(given_up)
-            raise ConfigurationError(mistakes)
-        return fresh
-
-    def _listen(
-        self, address: Address, bound: _Bound, wanted: dict[_Place, Serving], given_up: list[_Place]
-    ) -> Listener:
-        handle = partial(self._serve, bound)
-        try:
-            return Listener(address, handle, self._connections, self._event)
-        except OSError as error:
-            # 0.0.0.0:80 and 127.0.0.1:80 exclude one another: the one that leaves must go first.
-            port = address.port
-            leaving = [one for one in self._bound if one not in wanted and one.address.port == port and port]
-            if error.errno != errno.EADDRINUSE or not leaving:
-                raise
-            for old in leaving:
-                if old not in given_up:
-                    given_up.append(old)
-                    _listener(self._bound[old]).end()
-            return Listener(address, handle, self._connections, self._event)
-
-    def _reopen(self, places: list[_Place]) -> None:
-        """Take back what was given up for a change that could not be made after all."""
-        for place in places:
-            bound = self._bound[place]
-            handle = partial(self._serve, bound)
-            try:
-                bound.listener = Listener(place.address, handle, self._connections, self._event)
-            except OSError as error:
-                # Somebody was faster. The next reload tries again.
-                name, text = bound.serving.name, bind_advice(error)
-                self._event("listener_failed", listener=name, address=str(place.address), error=text)
-            else:
-                bound.listener.start()
-
-    def _swap(self, wanted: dict[_Place, Serving], fresh: dict[_Place, _Bound]) -> None:
-        for place in [one for one in self._bound if one not in wanted]:
-            self._close(place)
-        for place, bound in self._bound.items():
-            bound.serving = wanted[place]
-        for place, bound in fresh.items():
-            self._bound[place] = bound
-            listener = _listener(bound)
-            listener.start()
-            self._event("listener_bound", listener=bound.serving.name, address=str(listener.bound))
-
-    def _close(self, place: _Place) -> None:
-        bound = self._bound.pop(place)
-        _listener(bound).end()
-        bound.serving.ended = True
-        # Who connected at the last moment was still accepted, and gets a moment to ask.
-        bound.serving.idle_timeout = min(bound.serving.idle_timeout, _LAST_CALL)
-        self._event("listener_closed", listener=bound.serving.name, address=str(_listener(bound).bound))
-        for session in list(bound.sessions):
-            session.retire()
-
     # -- serving
 
     def _on_full(self, is_full: bool) -> None:
@@ -322,37 +221,38 @@ class Application:
             self._event(
                 "accept_paused", reason="max_connections is reached", connections=len(self._connections)
             )
-        elif self._bound:
+        elif self._places:
             self._event("accept_resumed", connections=len(self._connections))
-
-    def _serve(self, bound: _Bound, channel: Channel, peer: Any) -> None:
-        name = peer[0] if isinstance(peer, tuple) else UNIX_PEER
-        session = Session(channel, name, _listener(bound).bound.port, bound, self._now)
-        sessions = bound.sessions
-        sessions.add(session)
-        try:
-            session.run()
-        finally:
-            sessions.discard(session)
 
     def addresses(self) -> dict[str, list[Address]]:
         """Listener name → the addresses it is bound to, port 0 resolved."""
-        found: dict[str, list[Address]] = {}
-        for bound in self._bound.values():
-            found.setdefault(bound.serving.name, []).append(_listener(bound).bound)
-        return found
+        return self._places.addresses()
 
-    # -- ending
+    # -- ending, and handing on
 
     @property
     def open_sessions(self) -> int:
         """Client connections that are still served."""
         return len(self._connections)
 
-    def drain(self) -> None:
-        """Take no more connections; end idle ones now and the others after their exchange."""
-        for place in list(self._bound):
-            self._close(place)
+    def places(self) -> list[str]:
+        """The keys of the places that are served."""
+        return self._places.keys()
+
+    def descriptors(self) -> dict[str, int]:
+        """Key → listening socket, of what this process has bound itself or was handed."""
+        return self._places.descriptors()
+
+    def drain(self, handed: frozenset[str] = frozenset()) -> None:
+        """Take no more connections; those there are may ask once more, until `retire` ends the idle ones.
+
+        `handed`: keys of the places that another process has taken over.
+        """
+        self._places.end(handed)
+
+    def retire(self) -> None:
+        """End the idle connections of what was drained; who has begun to ask is answered."""
+        self._places.retire()
 
     def close(self) -> None:
         """Cut off what is left and close what is kept."""
@@ -363,8 +263,3 @@ class Application:
 
 def _either(own: float | None, default: float) -> float:
     return default if own is None else own
-
-
-def _listener(bound: _Bound) -> Listener:
-    assert bound.listener is not None
-    return bound.listener

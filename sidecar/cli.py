@@ -6,12 +6,15 @@ Law: no logic, and no import that a command does not need. 0: done; 1: mistakes,
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from . import __version__
 from .errors import ConfigurationError
@@ -22,33 +25,93 @@ if TYPE_CHECKING:
 _HERE: Final = Path("conf.d")
 _SYSTEM: Final = Path("/etc/sidecar/conf.d")
 
+#: Descriptors that serving takes, with a few clients.
+_FEWEST_DESCRIPTORS: Final = 32
+
+
+class _Unwritable(Exception):
+    """stdout does not take what is written; the reason, empty when its reader has seen enough."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command. `argv` is without the program's name. SystemExit on wrong usage and `--help`."""
-    arguments = _parser().parse_args(argv)
+    _hold_standard_streams()
     try:
+        arguments = _parse(argv)
         status: int = arguments.command(arguments)
-        sys.stdout.flush()
     except ConfigurationError as error:
         return _refuse(error.mistakes)
-    except BrokenPipeError:
-        # The reader of our output has seen enough; the interpreter must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except _Unwritable as error:
+        return _refuse([f"stdout: {error}"] if str(error) else [])
     return status
 
 
+def _hold_standard_streams() -> None:
+    """Put something in the place of standard streams that were closed.
+
+    Else the next file or socket would get the number, and what is written to the stream. What goes to stdout
+    is asked for, so writing it must fail; what goes to stderr nobody can be told of.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            _hold(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - lasts as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _hold(fd: int) -> None:
+    # In each case the lowest free number is the one that is wanted.
+    if fd == 2:
+        with suppress(OSError):  # an empty root has no devices
+            os.open(os.devnull, os.O_WRONLY)
+            return
+    _, writer = os.pipe()
+    os.close(writer)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    if not sys.stderr:
+        return
+    try:
+        sys.stderr.writelines(f"{line}\n" for line in lines)
+        sys.stderr.flush()
+    except OSError:
+        # Nobody can read it any more: the exit status tells enough, and the interpreter must not try again.
+        sys.stderr = cast(TextIO, None)
+
+
 def _refuse(mistakes: Sequence[str]) -> int:
-    sys.stderr.writelines(f"{mistake}\n" for mistake in mistakes)
+    _tell(mistakes)
     return 1
 
 
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    except SystemExit:
+        _write("")  # what --help and --version wrote leaves now
+        raise
+
+
 def _write(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter must not try to write the rest as it ends.
+        sys.stdout = cast(TextIO, None)
+        told = {errno.EPIPE: "", errno.EBADF: "is closed: open it"}
+        raise _Unwritable(told.get(error.errno or 0, f"cannot be written: {error.strerror}")) from error
+
+
+def _write_line(line: str) -> None:
+    _write(line if line.endswith("\n") else f"{line}\n")
 
 
 def _write_json(value: dict[str, Any]) -> None:
-    _write(json.dumps(value, indent=2))
+    _write_line(json.dumps(value, indent=2))
 
 
 def _directory(arguments: argparse.Namespace) -> Path:
@@ -69,6 +132,10 @@ def _load(directory: Path) -> Configuration:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= limit < _FEWEST_DESCRIPTORS:
+        advice = f"raise the limit of open files to {_FEWEST_DESCRIPTORS} or, better, some thousands"
+        raise ConfigurationError([f"{limit} descriptors are too few to serve anybody: {advice}"])
     from .process import run
 
     return run(_directory(arguments), arguments.with_demo)
@@ -93,17 +160,27 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _write_json({"ok": not mistakes, "mistakes": mistakes, "warnings": warnings, "sections": sections})
         return 1 if mistakes else 0
-    sys.stderr.writelines(f"warning: {warning}\n" for warning in warnings)
+    _tell(f"warning: {warning}" for warning in warnings)
     if mistakes:
         return _refuse(mistakes)
-    _write(f"{directory}: ok: {', '.join(_counted(kind, count) for kind, count in sections.items())}")
+    from .config.ini import printable
+
+    counted = ", ".join(_counted(kind, count) for kind, count in sections.items())
+    _write_line(f"{printable(directory)}: ok: {counted}")
     return 0
 
 
 def _assemble(configuration: Configuration) -> tuple[list[str], list[str]]:
     from .app import check
+    from .observe.sink import obstacle
+    from .settings import SidecarSettings
 
-    return check(configuration)
+    mistakes, warnings = check(configuration)
+    # Only a warning: it may be another user, or another machine, that is going to serve.
+    target = configuration.only(SidecarSettings).access_log
+    if advice := "" if target == "off" else obstacle(target):
+        warnings.append(configuration.mistake("sidecar", "", "access_log", f"{target}: {advice}"))
+    return mistakes, warnings
 
 
 def _counts(configuration: Configuration) -> dict[str, int]:
@@ -118,7 +195,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from .config import show
 
     configuration = _load(_directory(arguments))
-    _write(show.as_json(configuration) if arguments.json else show.as_text(configuration))
+    _write_line(show.as_json(configuration) if arguments.json else show.as_text(configuration))
     return 0
 
 
@@ -136,7 +213,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _write_json(explanation.as_dict())
     else:
-        _write(str(explanation))
+        _write_line(str(explanation))
     return 0
 
 
@@ -144,11 +221,28 @@ def _manual(arguments: argparse.Namespace) -> int:
     from .config.manual import manual
     from .settings import SECTIONS
 
-    _write(manual(SECTIONS))
+    _write_line(manual(SECTIONS))
+    return 0
+
+
+def _about(arguments: argparse.Namespace) -> int:
+    from .about import about, as_text
+
+    facts = about()
+    if arguments.json:
+        _write_json(facts)
+    else:
+        _write(as_text(facts))
     return 0
 
 
 # Arguments -------------------------------------------------------------------------------------------------
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a directory, or leave the option out")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -197,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     _with_json(_with_conf(add(_show, "print the configuration in effect, every value with its origin")))
     _add_question(_with_json(_with_conf(add(_explain, "tell what would happen to a request, and why"))))
     add(_manual, "print the reference of every option")
+    _with_json(add(_about, "tell what this program is made of and what it found on this machine"))
     demo = add(_demo, "serve the demo upstream alone")
     demo.add_argument(
         "--bind", metavar="ADDR", default="127.0.0.1:8000", type=_bind, help="where (%(default)s)"
@@ -206,7 +301,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _with_conf(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
-        "--conf", metavar="DIR", help=f"the files to read: else $SIDECAR_CONF, ./{_HERE} or {_SYSTEM}"
+        "--conf",
+        metavar="DIR",
+        type=_folder,
+        help=f"the files to read: else $SIDECAR_CONF, ./{_HERE} or {_SYSTEM}",
     )
     return parser
 

@@ -15,6 +15,7 @@ from .message import Handler, Request, Response
 from .net.body import RequestBody
 from .net.channel import HEAD, SLOW, Channel
 from .net.client_address import UNTRUSTED_DROP, ClientAddress, host_line, peer_address
+from .net.connections import unread
 from .observe.access import AccessLog
 from .respond import date_line
 from .respond import failure as failure_response
@@ -146,8 +147,8 @@ class Session:
         return True
 
     def retire(self) -> None:
-        """Close the connection if no request is on it; else it ends after its exchange."""
-        if self._idle and not self._channel.pending:
+        """Close the connection if no request is on it, or has come; else it ends after its exchange."""
+        if self._idle and not self._channel.pending and not unread(self._channel):
             self._channel.close()
 
     def _exchange(self, serving: Serving) -> bool:
@@ -174,8 +175,8 @@ class Session:
             self._log(serving, request, 499, "client_gone", sent, started)
             return False
         if self._deliver(request, response, serving, sent, started):
-            # A drain that began after the head promised more: only what came already is served.
-            return not self._current.serving.ended or channel.pending > 0
+            # Also when a drain began meanwhile: the client was promised more, and hears of the end with that.
+            return True
         if response.head.status != 101 and (head.keep_alive or request.body is not None):
             # The client did not ask for this end: it may be sending still (RFC 9112 section 9.6).
             channel.linger(_LINGER)

@@ -8,6 +8,29 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import command
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the end-to-end tests test."""
+    parser.addoption(
+        "--command",
+        metavar="WORDS",
+        default="",
+        help="the sidecar that the end-to-end tests start, like dist/sidecar; else the installed command",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A command that is not there ends the run before it begins."""
+    words = config.getoption("--command")
+    if not words:
+        return
+    try:
+        command.choose(words)
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from error
+
 
 @pytest.fixture
 def no_leaks() -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar import app
+from sidecar import app, places
 from sidecar.app import Application, check, prepare
 from sidecar.config.addresses import Address
 from sidecar.config.merge import Configuration, load
@@ -366,7 +366,7 @@ def test_all_addresses_that_cannot_be_bound_are_named(served: Served) -> None:
         (errno.EADDRINUSE, "is in use by another process"),
         (errno.EACCES, "CAP_NET_BIND_SERVICE"),
         (errno.EADDRNOTAVAIL, "is not an address of this machine: write 0.0.0.0"),
-        (errno.ENOENT, "is in a directory that does not exist"),
+        (errno.EAFNOSUPPORT, "is of a kind that this machine does not have"),
         (errno.EPROTONOSUPPORT, "cannot be bound: Protocol not supported"),
     ],
 )
@@ -376,7 +376,7 @@ def test_a_failed_bind_comes_with_advice(
     def fail(*_: Any) -> Listener:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(app, "Listener", fail)
+    monkeypatch.setattr(places, "Listener", fail)
     (line,) = served.refused(PUBLIC)
     assert line.startswith("a.ini:2: [listener public] bind: 127.0.0.1:0: ")
     assert advice in line
@@ -424,7 +424,7 @@ class Occupied:
 def test_an_address_that_is_lost_on_the_way_back_is_told_and_bound_again_later(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "Listener", occupied := Occupied())
+    monkeypatch.setattr(places, "Listener", occupied := Occupied())
     port = free_port()
     everywhere = f"[listener public]\nbind = 0.0.0.0:{port}\n"
     served.apply(everywhere + HELLO)
@@ -502,13 +502,12 @@ def test_who_connected_as_the_listener_ended_is_served(served: Served) -> None:
     wait_until(lambda: served.application.open_sessions == 0)
 
 
-def test_who_connected_as_the_listener_ended_and_says_nothing_is_let_go(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "_LAST_CALL", 0.01)
+def test_who_connected_as_the_listener_ended_and_says_nothing_is_let_go(served: Served) -> None:
     served.apply(PUBLIC + HELLO)
     peer = served.connect()
     served.application.drain()
+    assert is_open(peer)
+    served.application.retire()
     assert peer.read_all() == b""
     wait_until(lambda: served.application.open_sessions == 0)
 
@@ -536,6 +535,7 @@ def test_a_drain_of_a_full_house_does_not_say_that_it_is_open_again(served: Serv
     served.apply(PUBLIC + HELLO + "[sidecar]\nmax_connections = 1\n")
     ask(served.connect())
     served.application.drain()
+    served.application.retire()
     wait_until(lambda: served.application.open_sessions == 0)
     assert [name for name, _ in served.told("accept_paused", "accept_resumed")] == ["accept_paused"]
 
@@ -551,6 +551,7 @@ def test_a_drain_ends_idle_connections_and_waits_for_busy_ones(served: Served) -
     ask(idle, "/hello")
     assert served.application.open_sessions == 2
     served.application.drain()
+    served.application.retire()
     assert idle.read_all() == b""
     with pytest.raises(ConnectionRefusedError):
         served.connect_to(address)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,6 +50,14 @@ def test_check_counts_what_it_found(conf: Path, install: Install, capsys: pytest
     out, err = capsys.readouterr()
     assert out == f"{conf}: ok: 1 listener, 1 upstream, 0 routes\n"
     assert err == "warning: app: one server only\n"
+
+
+def test_check_tells_of_a_folder_whose_name_is_no_text(tmp_path: Path, install: Install, capfd: Any) -> None:
+    install("app", check=lambda configuration: ([], []))
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n"))
+    folder.mkdir()
+    assert cli.main(["check", "--conf", str(folder)]) == 0
+    assert capfd.readouterr().out.startswith(f"{tmp_path}/\\xff\\n: ok: ")
 
 
 def test_check_tells_every_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +195,7 @@ def test_the_manual_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         ["explain", "/", "-H", "no colon"],
         ["explain", "/", "--client", "localhost"],
         ["demo", "--bind", "8000"],
+        ["run", "--conf", ""],
         ["manual", "--json"],
     ],
 )
@@ -201,10 +213,86 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sidecar {sidecar.__version__}\n"
 
 
-def test_a_reader_that_goes_away_is_no_traceback(conf: Path) -> None:
-    command = f"{sys.executable} -m sidecar show --conf {conf} | head -c 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
-    assert (done.stdout, done.stderr) == (b"#", b"")
+class Script:
+    """A stdout that does as it is told."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def write(self, _text: str) -> int:
+        raise OSError(self.code, os.strerror(self.code))
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.EPIPE, ""),
+        (errno.EBADF, "stdout: is closed: open it\n"),
+        (errno.ENOSPC, "stdout: cannot be written: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["manual"], ["--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_no_traceback(
+    arguments: list[str], code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Script(code))
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().err == told
+    assert sys.stdout is None
+
+
+def test_a_stderr_that_nobody_reads_leaves_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def writelines(self, lines: object) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert cli.main(["check", "--conf", str(tmp_path / "missing")]) == 1
+    assert sys.stderr is None
+
+
+@pytest.mark.parametrize("devices", ["/dev/null", "/gone"])
+def test_standard_streams_that_are_closed_are_held(conf: Path, devices: str) -> None:
+    """No socket or file of the process gets their numbers, and Python has streams to write to."""
+    code = (
+        "import os, sys; [os.close(fd) for fd in (0, 1, 2)]; sys.stdout = sys.stderr = None; "
+        f"os.devnull = {devices!r}; "
+        "from sidecar import cli; "
+        f"status = cli.main(['check', '--conf', {str(conf)!r}]); "
+        "assert os.open('/', os.O_RDONLY) > 2; "
+        "sys.exit(10 + status)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 11
+
+
+def test_check_warns_of_a_log_that_could_not_be_opened_here(
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("app", check=lambda configuration: ([], []))
+    (conf / "b.ini").write_text("[sidecar]\naccess_log = /nowhere/log\n")
+    assert cli.main(["check", "--conf", str(conf)]) == 0
+    assert capsys.readouterr().err == (
+        f"warning: {conf}/b.ini:2: [sidecar] access_log: /nowhere/log: is in a directory that does not exist:"
+        " make it first, or name another file\n"
+    )
+    (conf / "b.ini").write_text("[sidecar]\naccess_log = off\n")
+    assert cli.main(["check", "--conf", str(conf)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("limit", "status"), [(31, 1), (32, 0), (resource.RLIM_INFINITY, 0)])
+def test_a_process_that_could_serve_nobody_does_not_start(
+    limit: int, status: int, install: Install, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    install("process", run=lambda directory, with_demo: 0)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, limit))
+    assert cli.main(["run"]) == status
+    assert ("31 descriptors are too few" in capsys.readouterr().err) == bool(status)
 
 
 @pytest.mark.parametrize(

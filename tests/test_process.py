@@ -42,12 +42,16 @@ class FakeWriter:
         self.lines: list[bytes] = []
         self.reopened = 0
         self.closed = 0
+        self.withdrawn = 0
 
     def write(self, line: bytes) -> None:
         self.lines.append(line)
 
     def reopen(self) -> None:
         self.reopened += 1
+
+    def withdraw(self) -> None:
+        self.withdrawn += 1
 
     def close(self, timeout: float) -> bool:
         self.closed += 1
@@ -155,8 +159,8 @@ def test_an_access_log_that_cannot_be_opened_is_a_mistake_with_its_place(world: 
     with pytest.raises(ConfigurationError) as caught:
         world.process("[sidecar]\n\naccess_log = /log/access\n")
     assert caught.value.mistakes == [
-        f"{world.directory}/a.ini:3: [sidecar] access_log: /log/access: Permission denied: "
-        "make it writable, or name another"
+        f"{world.directory}/a.ini:3: [sidecar] access_log: /log/access: uid {os.geteuid()} may not write it: "
+        "change the permissions of it or of its directory"
     ]
 
 
@@ -334,6 +338,73 @@ def test_a_life(world: World) -> None:
     assert [writer.closed for writer in world.writers] == [1, 1]
 
 
+def test_who_asks_as_the_process_ends_hears_so_in_the_answer(world: World) -> None:
+    running, greenlet = world.run()
+    asks, idles = connect(running), connect(running)
+    ask(asks)
+    ask(idles)
+    world.signal(signal.SIGTERM)
+    wait_until(lambda: world.told("listener_closed"))
+    assert b"\r\nConnection: close\r\n" in ask(asks)
+    assert idles.read_all() == b""
+    assert outcome(greenlet) == 0
+    assert world.told("drained")[0]["cut_off"] == 0
+    asks.close()
+    idles.close()
+
+
+def test_no_upgrade_begins_when_the_process_ends(world: World) -> None:
+    running, greenlet = world.run()
+    peer = connect(running)
+    ask(peer)
+    world.signal(signal.SIGTERM)
+    wait_until(lambda: world.told("draining"))
+    world.signal(signal.SIGUSR2)
+    assert world.told("upgrade_ignored")[0]["reason"] == "the process ends"
+    assert peer.read_all() == b""
+    assert outcome(greenlet) == 0
+    peer.close()
+
+
+def test_signals_that_were_held_back_until_now_arrive(world: World) -> None:
+    held = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    _, greenlet = world.run()
+    assert held.isdisjoint(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    world.signal(signal.SIGTERM)
+    outcome(greenlet)
+
+
+class FakeInit:
+    """Stands for the duties of process 1."""
+
+    def __init__(self) -> None:
+        self.passed: list[int] = []
+
+    def pass_on(self, number: signal.Signals) -> None:
+        self.passed.append(number)
+
+    def run(self) -> int:
+        return 5
+
+
+def test_process_1_passes_on_what_it_is_told_after_it_has_handed_over(world: World) -> None:
+    running = world.process()
+    running._init = init = FakeInit()  # type: ignore[assignment]
+    acted: list[str] = []
+    running._on_signal(signal.SIGHUP, lambda: acted.append("hup"))
+    assert (init.passed, acted) == ([], ["hup"])
+    running.has_handed_over = True
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1):
+        running._on_signal(number, running._on_stop if number == signal.SIGTERM else running._reopen)
+    running._on_signal(signal.SIGUSR2, running._upgrade.request)
+    # It cannot leave those who are still there, and an upgrade is the business of the newest.
+    assert world.exits == []
+    assert world.told("upgrade_ignored") == []
+    assert init.passed == [15, 15, 10, 12]
+    assert running.remain() == 5
+
+
 def test_what_does_not_finish_in_time_is_cut_off_and_counted(world: World) -> None:
     reached: list[ServerSide] = []
 
@@ -364,6 +435,7 @@ def test_a_start_that_fails_serves_nothing_and_handles_no_signals(world: World) 
         running.run(prepare(world.load(PUBLIC + "[route a]\nupstream = nobody\n")))
     assert running._application.addresses() == {}
     assert world.handlers == {}
+    assert [writer.withdrawn for writer in world.writers] == [1, 1]
 
 
 class FakeDemo:
@@ -371,7 +443,7 @@ class FakeDemo:
         self.address = ""
         self.stopped = 0
 
-    def start(self, address: str) -> FakeDemo:
+    def start(self, address: str, sock: Any) -> FakeDemo:
         self.address = address
         return self
 

@@ -294,6 +294,35 @@ def test_an_idle_connection_ends_at_once_when_it_retires(proxy: Made) -> None:
     assert client.read_all() == b""
 
 
+def test_a_request_that_nobody_has_read_yet_is_served_when_its_connection_retires(proxy: Made) -> None:
+    it = proxy(answer())
+    client = it.connect()
+    client.send(GET)
+    assert client.read(len(HI)) == HI
+    settle()
+    it.serving.ended = True
+    client.send(GET)
+    client.session.retire()
+    assert b"\r\nConnection: close\r\n" in client.read_until(b"hi")
+    client.finish()
+    client.end()
+
+
+def test_who_was_promised_more_before_the_end_may_ask_once_more(proxy: Made) -> None:
+    """A drain begins between the head of a response and the end of its body."""
+    it = proxy(answer())
+    client = it.connect()
+    client.send(GET)
+    assert client.read(len(HI)) == HI
+    it.serving.ended = True
+    settle()
+    client.send(GET)
+    assert b"\r\nConnection: close\r\n" in client.read_until(b"hi")
+    client.finish()
+    assert client.read_all() == b""
+    client.end()
+
+
 def test_a_connection_at_work_ends_after_its_exchange(proxy: Made) -> None:
     go = gevent.event.Event()
 

@@ -1,4 +1,7 @@
-"""Where to listen and where to connect: `host:port`, `[v6]:port` or `unix:/path`, with parameters behind."""
+"""Where to listen and where to connect: `host:port`, `[v6]:port` or `unix:/path`, with parameters behind.
+
+Where to listen may also be `fd:NAME`: sockets that somebody else opened for this process.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,43 @@ _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?")  # its
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LONGEST_NAME: Final = 253  # RFC 1035 section 2.3.4, without the lengths of the labels
 _LONGEST_PATH: Final = 107  # bytes; sockaddr_un has 108 and a NUL at the end
+#: As sd_listen_fds_with_names(3) has them, without what separates the items of a list.
+_SOCKET_NAME: Final = re.compile(r"[!-+\--9;-~]{1,255}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address (`host`, `port`) or the path of a UNIX socket (`path`; then the others are empty)."""
+    """A TCP address (`host`, `port`), the `path` of a UNIX socket, or the `name` of inherited sockets.
+
+    What does not belong to its form is empty.
+    """
 
     host: str = ""  # an IP address in its shortest form, without brackets, or a name in lower case
     port: int = 0
     path: str = ""
+    name: str = ""
 
     @property
     def is_unix(self) -> bool:
-        """Whether this is a UNIX socket."""
+        """Whether this is a UNIX socket with a path."""
         return bool(self.path)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this names sockets that are open already."""
+        return bool(self.name)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is the same each time it is written. Port 0 is not: the system chooses."""
+        return bool(self.port or self.path or self.name)
 
     def __str__(self) -> str:
         """As it is written in the configuration."""
         if self.path:
             return f"unix:{self.path}"
+        if self.name:
+            return f"fd:{self.name}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -47,6 +68,15 @@ def _parse_unix(text: str) -> Address:
     if not path.isprintable():
         raise ValueError(f"{quoted(text)} holds a character that no path should have: rename the socket")
     return Address(path=path)
+
+
+def _parse_inherited(text: str) -> Address:
+    name = text.removeprefix("fd:")
+    if not _SOCKET_NAME.fullmatch(name):
+        raise ValueError(
+            f"{quoted(text)} names no sockets: write fd: and the FileDescriptorName= of a socket unit"
+        )
+    return Address(name=name)
 
 
 def _host(text: str, host: str) -> str:
@@ -86,18 +116,21 @@ def _parse_tcp(text: str, lowest: int) -> Address:
     return Address(_host(text, host), int(port))
 
 
-def _address(lowest: int) -> Kind[Address]:
-    def parse(text: str) -> Address:
-        return _parse_unix(text) if text.startswith("unix:") else _parse_tcp(text, lowest)
+def _parse_bind(text: str) -> Address:
+    if text.startswith("fd:"):
+        return _parse_inherited(text)
+    return _parse_unix(text) if text.startswith("unix:") else _parse_tcp(text, 0)
 
-    return Kind("address", parse)
+
+def _parse_server(text: str) -> Address:
+    return _parse_unix(text) if text.startswith("unix:") else _parse_tcp(text, 1)
 
 
 #: Where to listen; port 0 lets the system choose.
-BIND: Final[Kind[Address]] = _address(0)
+BIND: Final[Kind[Address]] = Kind("address", _parse_bind)
 
 #: Where to connect.
-SERVER_ADDRESS: Final[Kind[Address]] = _address(1)
+SERVER_ADDRESS: Final[Kind[Address]] = Kind("address", _parse_server)
 
 
 class Addressed(Protocol):

@@ -8,6 +8,7 @@ line continues the value above it, over comments but not over an empty line.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -267,25 +268,49 @@ def printable(path: Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def _directory_advice(error: OSError) -> str:
+    """What is wrong with a directory that cannot be listed, and what would be right."""
+    if error.errno == errno.ENOENT:
+        return "there is no such directory: create it, or name another with --conf DIR"
+    if error.errno == errno.ENOTDIR:
+        return "is not a directory: name the one that holds the .ini files with --conf DIR"
+    if error.errno == errno.EACCES:
+        return f"uid {os.geteuid()} may not list it: change its permissions, or name another with --conf DIR"
+    return f"cannot be read: {error.strerror}: repair it, or name another with --conf DIR"
+
+
+def _file_advice(error: OSError) -> str:
+    """The same for a file of a directory that could be listed."""
+    if error.errno == errno.EACCES:
+        return f"uid {os.geteuid()} may not read it: change the permissions of the file or of its directory"
+    if error.errno == errno.ELOOP:
+        return "is a link that leads back to itself: remove it"
+    return f"cannot be read: {error.strerror}: repair it, or move it away"
+
+
 def read_directory(directory: Path) -> Source:
     """All `*.ini` files of a directory in the order of their names; other names and dotfiles are ignored."""
     source = Source(printable(directory))
     try:
         names = sorted(name for name in os.listdir(directory) if name.endswith(".ini") and name[0] != ".")
-    except FileNotFoundError:
-        source.wrong(source.name, "there is no such directory: create it, or name another with --conf DIR")
-        return source
     except OSError as error:
-        source.wrong(source.name, f"is not a directory that can be read: {error.strerror}")
+        source.wrong(source.name, _directory_advice(error))
         return source
     for name in names:
-        file = printable(directory / name)
-        try:
-            data = _read_file(directory / name)
-        except OSError as error:
-            source.wrong(file, f"cannot be read: {error.strerror}")
-        except ValueError as error:
-            source.wrong(file, str(error))
-        else:
-            source.add(file, data)
+        _add_file(source, directory / name)
     return source
+
+
+def _add_file(source: Source, path: Path) -> None:
+    file = printable(path)
+    try:
+        source.add(file, _read_file(path))
+    except FileNotFoundError:
+        # A file that is gone since the directory was listed is no mistake; a link that leads nowhere is.
+        with suppress(OSError):
+            target = printable(Path(os.readlink(path)))
+            source.wrong(file, f"is a link to {target}, which does not exist: make that, or remove the link")
+    except OSError as error:
+        source.wrong(file, _file_advice(error))
+    except ValueError as error:
+        source.wrong(file, str(error))

@@ -23,6 +23,7 @@ class Host(Protocol):
     """What a connection needs of its server."""
 
     name: str
+    is_leaving: bool  # connections end after the next answer
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises ConnectionError when the server stops meanwhile."""
@@ -111,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         if wishes.status == 205:
             body, size = b"", 0  # RFC 9110 section 15.3.6
         is_chunked = wishes.chunked or wishes.trailers
+        self.close_connection = self.close_connection or self._host.is_leaving
         self.send_response(wishes.status)
         self.send_header("Content-Type", "application/json" if body else "text/plain")
         if wishes.status not in (204, 304):

@@ -29,14 +29,14 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, sock: Any = None) -> None:
         super().__init__((address.host, address.port), Handler, bind_and_activate=False)
         self.socket.close()
-        self.socket = listen(address)
-        self.socket.setblocking(True)
+        self.socket = sock or listen(address)
         bound = self.socket.getsockname()
         self.name = str(address if address.is_unix else Address(*bound[:2]))
         self._path = address.path
+        self.is_leaving = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._open: set[Any] = set()
@@ -70,11 +70,16 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
+    def leave(self) -> None:
+        """Stop listening; connections that are open end after one more exchange."""
+        self.is_leaving = True
+        self.shutdown()
+        self.server_close()
+
     def end(self) -> None:
         """Stop listening and cut off what is open."""
         self._stopping.set()
-        self.shutdown()
-        self.server_close()
+        self.leave()
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -90,21 +95,28 @@ class DemoServer:
     def __init__(self, server: _Server) -> None:
         self._server = server
         self.address = server.name  # as in a configuration, the port resolved
+        self.descriptor = server.socket.fileno()
         threading.Thread(target=server.serve_forever, args=(0.1,), name="demo", daemon=True).start()
+
+    def leave(self) -> None:
+        """Leave the socket to another process; connections that are open end after one more exchange."""
+        self._server.leave()
 
     def stop(self) -> None:
         """Stop listening and cut off what is open."""
         self._server.end()
 
 
-def start(bind: str) -> DemoServer:
+def start(bind: str, sock: Any = None) -> DemoServer:
     """Serve at `bind` (`host:port`, `[v6]:port`, `unix:/path`) beside whatever else the process does.
 
-    Raises ConfigurationError when `bind` is no address or cannot be listened on.
+    `sock` listens there already. Raises ConfigurationError when `bind` is no address, or not to be had.
     """
     try:
         address = BIND.parse(bind)
-        return DemoServer(_Server(address))
+        if address.is_inherited:
+            raise ValueError(f"{address} is for listeners: write host:port or unix:/path")
+        return DemoServer(_Server(address, sock))
     except ValueError as error:
         raise ConfigurationError([f"demo upstream: {error}"]) from error
     except OSError as error:

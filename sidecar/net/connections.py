@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gevent.pool import Group, Pool
 
+from .channel import Channel
+
 #: Told that the bound is reached (True), and that there is room again (False).
 OnFull = Callable[[bool], None]
+
+_COUNT: Final = struct.Struct("i")
 
 
 class Connections(Pool):  # type: ignore[misc]
@@ -57,6 +64,14 @@ class Connections(Pool):  # type: ignore[misc]
         if is_full != self._is_full:
             self._is_full = is_full
             self._on_full(is_full)
+
+
+def unread(channel: Channel) -> int:
+    """How many bytes the kernel has for a channel that nobody has read yet."""
+    if channel.fileno() < 0:
+        return 0
+    answer: bytes = fcntl.ioctl(channel.fileno(), termios.FIONREAD, bytes(_COUNT.size))
+    return int(_COUNT.unpack(answer)[0])
 
 
 def _room_at(size: int) -> int:

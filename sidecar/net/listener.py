@@ -19,6 +19,7 @@ from gevent.server import StreamServer
 
 from ..config.addresses import Address
 from .channel import Channel
+from .inherit import Unfit
 
 _BACKLOG: Final = 4096  # the kernel takes the smaller of this and net.core.somaxconn
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -28,7 +29,15 @@ _ADVICE: Final = {
     errno.EACCES: "needs a permission this process does not have: choose a port from 1024 on, or grant "
     "CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "is not an address of this machine: write 0.0.0.0 for all of them",
+    errno.EAFNOSUPPORT: "is of a kind that this machine does not have: write an IPv4 address",
+    errno.EMFILE: "finds no descriptor left: raise the limit of open files",
+}
+_PATH_ADVICE: Final = {
+    errno.EADDRINUSE: "is in use by another process: stop it, or choose another path",
+    errno.EEXIST: "is a file and no socket: remove it, or choose another path",
     errno.ENOENT: "is in a directory that does not exist: make it first",
+    errno.ENOTDIR: "is below something that is not a directory: choose another path",
+    errno.EROFS: "is on a read-only file system: choose another path, like one in /run",
 }
 
 Handle = Callable[[Channel, Any], None]
@@ -36,7 +45,15 @@ Handle = Callable[[Channel, Any], None]
 
 def bind_advice(error: OSError) -> str:
     """What is wrong with an address that cannot be listened on, and what would be right."""
-    return _ADVICE.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
+    if isinstance(error, Unfit):
+        return str(error)
+    if isinstance(error, socket.gaierror):
+        return "is a name that cannot be resolved: write an address of this machine"
+    if error.filename and error.errno == errno.EACCES:
+        remedy = "change the permissions of its directory, or choose another path"
+        return f"uid {os.geteuid()} may not make it: {remedy}"
+    advice = _PATH_ADVICE if error.filename else _ADVICE
+    return advice.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
 
 
 def listen(address: Address) -> Any:
@@ -62,10 +79,21 @@ def listen(address: Address) -> Any:
         sock.bind(target)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
-    except BaseException:
+    except OSError as error:
         sock.close()
+        if address.is_unix:
+            raise _of_path(error, address.path) from error
         raise
     return sock
+
+
+def _of_path(error: OSError, path: str) -> OSError:
+    """The same with the file it is about, by which `bind_advice` knows that there is one."""
+    code = error.errno
+    with contextlib.suppress(OSError):
+        if code == errno.EADDRINUSE and not stat.S_ISSOCK(os.stat(path).st_mode):
+            code = errno.EEXIST
+    return OSError(code, error.strerror, path)
 
 
 def _remove_stale(path: str) -> None:
@@ -85,22 +113,31 @@ def _remove_stale(path: str) -> None:
 
 
 class Listener(StreamServer):  # type: ignore[misc]
-    """One listening socket. `handle(channel, peer)` runs in a greenlet of `pool` for each connection."""
+    """One listening socket. `handle(channel, peer)` runs in a greenlet of `pool` for each connection.
+
+    `sock` is one that listens already; without it the address is bound. Raises OSError.
+    """
 
     min_delay = 0.05
     delay: float
 
-    def __init__(self, address: Address, handle: Handle, pool: Pool, event: Callable[..., None]) -> None:
+    def __init__(
+        self, address: Address, handle: Handle, pool: Pool, event: Callable[..., None], sock: Any = None
+    ) -> None:
         self.bind = address
+        self.is_adopted = sock is not None
         self._event = event
         self._exhausted = False
-        super().__init__(listen(address), handle, spawn=pool)
+        super().__init__(sock or listen(address), handle, spawn=pool)
         self.bound = self._bound_address()
 
     def _bound_address(self) -> Address:
         if self.bind.is_unix:
             return self.bind
         name = self.socket.getsockname()
+        if self.socket.family == socket.AF_UNIX:
+            # One without a file begins with a NUL.
+            return Address(path=os.fsdecode(name).replace("\0", "@"))
         return Address(name[0], name[1])
 
     def do_read(self) -> tuple[Channel, Any] | None:
@@ -133,6 +170,10 @@ class Listener(StreamServer):  # type: ignore[misc]
     def do_close(self, channel: Channel, *args: Any) -> None:
         """What gevent calls when the handler has returned, whatever happened."""
         channel.close()
+
+    def leave(self) -> None:
+        """Accept no more. The socket, its file and who waits to be accepted belong to another process."""
+        self.close()
 
     def end(self) -> None:
         """Give the address back. Who connected until now is still served; connections go on."""

@@ -20,7 +20,8 @@ class ListenerSettings(Section):
 
     bind: tuple[Address, ...] = required(
         list_of(BIND),
-        "Addresses to listen on: host:port, [v6]:port (IPv6 only) or unix:/path; the system chooses port 0.",
+        "Addresses to listen on: host:port, [v6]:port (IPv6 only), unix:/path or fd:NAME (sockets that "
+        "the service manager opened and named so); the system chooses port 0.",
     )
     proxy_protocol: str = option(
         "off",
@@ -55,8 +56,7 @@ class ListenerSettings(Section):
     def check(self) -> Iterable[tuple[str, str]]:
         """Each address is listed once, and the longest target fits into a head."""
         for address in dict.fromkeys(self.bind):
-            # port 0 is another port each time
-            if (address.port or address.is_unix) and self.bind.count(address) > 1:
+            if address.is_fixed and self.bind.count(address) > 1:
                 yield "bind", f"{address} is listed twice: keep one"
         if self.max_target_size > self.max_header_size:
             yield (

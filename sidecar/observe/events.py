@@ -52,6 +52,13 @@ EVENTS: Final[dict[str, Declared]] = {
     "reload_applied": Declared("info", "A new configuration serves from now on."),
     "reload_refused": Declared("error", "A new configuration has mistakes; the old one goes on."),
     "reload_unchanged": Declared("info", "The configuration was read again and says the same."),
+    "upgrade_started": Declared("info", "A new process starts on the listening sockets of this one."),
+    "upgrade_applied": Declared("info", "The new process serves; this one takes no connections and ends."),
+    "upgrade_failed": Declared("error", "The new process does not serve; this one goes on."),
+    "upgrade_ignored": Declared("warning", "An upgrade was asked for at a moment when none can begin."),
+    "became_init": Declared(
+        "info", "The process has handed over and is process 1: it stays until the others have ended."
+    ),
     "listener_bound": Declared("info", "A listener takes connections."),
     "listener_closed": Declared("info", "A listener takes no more connections."),
     "listener_failed": Declared(

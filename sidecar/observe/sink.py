@@ -34,6 +34,50 @@ _locks: dict[tuple[int, int], Any] = {}
 os.register_at_fork(after_in_child=_locks.clear)
 
 
+_NO_ROOM: Final = "has no room: free some on its file system, or name another file"
+_ADVICE: Final = {
+    errno.EBADF: "is closed: open it (>/dev/null throws it away), or write off or a path",
+    errno.ENOENT: "is in a directory that does not exist: make it first, or name another file",
+    errno.ENOTDIR: "is below something that is not a directory: name another file",
+    errno.EISDIR: "is a directory: name a file in it",
+    errno.EROFS: "is on a read-only file system: make that writable, or name another file",
+    errno.ENXIO: "is a FIFO or socket that nobody reads: start its reader first",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+}
+
+
+def open_advice(error: OSError) -> str:
+    """What is wrong with a target that cannot be had, and what would be right."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"uid {os.geteuid()} may not write it: change the permissions of it or of its directory"
+    return _ADVICE.get(error.errno or 0, f"cannot be opened: {error.strerror or error}: name another file")
+
+
+def obstacle(target: str) -> str:
+    """What `open_advice` would say of a target, as far as a look can tell; or nothing. It makes no file."""
+    if target in STANDARD:
+        return ""
+    is_there = os.path.exists(target)
+    place = target if is_there else os.path.dirname(target) or "."
+    try:
+        code = _obstacle(place, is_there)
+    except OSError as error:
+        return open_advice(error)
+    return open_advice(OSError(code, os.strerror(code))) if code else ""
+
+
+def _obstacle(place: str, is_there: bool) -> int:
+    """The errno that opening a file at `place`, or making one in it, would end with; 0: none."""
+    if stat.S_ISDIR(os.stat(place).st_mode) == is_there:
+        return errno.EISDIR if is_there else errno.ENOTDIR
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    if not os.access(place, os.W_OK if is_there else os.W_OK | os.X_OK):
+        return errno.EACCES
+    return 0
+
+
 class Outcome(NamedTuple):
     """What became of one `put`."""
 
@@ -48,12 +92,16 @@ class Outcome(NamedTuple):
 class Sink:
     """stdout, stderr or a file opened for appending. Raises OSError when `target` cannot be had."""
 
-    __slots__ = ("_fd", "_lock", "_rest", "_torn", "path", "target")
+    __slots__ = ("_fd", "_is_new", "_lock", "_rest", "_torn", "path", "target")
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.path = None if target in STANDARD else target
-        self._fd = _open(self.path) if self.path is not None else STANDARD[target]
+        self._is_new = False
+        if self.path is None:
+            self._fd = _standard(target)
+        else:
+            self._fd, self._is_new = _open_or_make(self.path)
         self._lock = _lock_of(self._fd)
         self._rest = b""
         self._torn = False  # the rest begins inside a line
@@ -89,6 +137,16 @@ class Sink:
         if self.path is not None:
             os.close(self._fd)
 
+    def withdraw(self) -> None:
+        """Close, and remove the file if it was made by this and nothing was written to it."""
+        if self.path is not None and self._is_new:
+            with suppress(OSError):
+                if os.fstat(self._fd).st_size == 0 and os.path.samestat(
+                    os.fstat(self._fd), os.stat(self.path)
+                ):
+                    os.unlink(self.path)
+        self.close()
+
     def _reopen(self) -> tuple[str, int]:
         """(why it was refused or "", lines lost)."""
         assert self.path is not None
@@ -109,6 +167,23 @@ class Sink:
 
 def _open(path: str) -> int:
     return os.open(path, _FLAGS, _MODE)
+
+
+def _open_or_make(path: str) -> tuple[int, bool]:
+    """The descriptor, and whether the file was not there before."""
+    try:
+        return os.open(path, _FLAGS | os.O_EXCL, _MODE), True
+    except FileExistsError:
+        return _open(path), False
+
+
+def _standard(target: str) -> int:
+    fd = STANDARD[target]
+    # What was closed when the process began is held by a descriptor that cannot be written. For stderr there
+    # is nobody to tell.
+    if fd == STANDARD["stdout"] and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return fd
 
 
 def _write(fd: int, data: bytes) -> tuple[int, str]:

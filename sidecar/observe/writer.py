@@ -19,7 +19,8 @@ from .sink import Outcome, Sink
 MAX_PENDING: Final = 8 * 1024 * 1024  # bytes
 INTERVAL: Final = 0.2  # seconds
 _BATCH: Final = 256 * 1024  # bytes that are worth a write before the interval is over
-_RETRY: Final = 1.0  # seconds until a target that failed is tried again
+_RETRY: Final = 1.0  # seconds until a target that failed is tried again; twice as many after each failure …
+_LONGEST_RETRY: Final = 16.0  # … up to this
 _CLOSED: Final = -1  # the mark that every line passes
 
 
@@ -101,6 +102,7 @@ class Writer:
         "_dropping",
         "_dropping_from",
         "_failing",
+        "_failing_from",
         "_finished",
         "_flush_at",
         "_handed",
@@ -112,6 +114,7 @@ class Writer:
         "_on_problem",
         "_owed_lines",
         "_reopen",
+        "_retry",
         "_scheduler",
         "_sink",
         "_size",
@@ -150,6 +153,8 @@ class Writer:
         self._busy = False
         self._closed = False
         self._failing = False
+        self._failing_from = 0  # `dropped` when the failing began
+        self._retry = _RETRY
         self._reopen = False
         self._dropping = False
         self._dropping_from = 0  # `dropped` when the dropping began
@@ -171,10 +176,14 @@ class Writer:
             self._flush()
 
     def close(self, timeout: float) -> bool:
-        """Write what pends and take no more; True when all was written within `timeout` seconds."""
+        """Write what pends and take no more; True when all was written within `timeout` seconds.
+
+        Lines that are lost by that are told of.
+        """
         if self._closed:
             return self._size == 0
         self._closed = True
+        dropped = self._dropping_from if self._dropping else self.dropped
         if not self._busy:
             self._flush()
         self._mark = _CLOSED
@@ -184,7 +193,19 @@ class Writer:
         self._lines.clear()
         if not self._busy:
             self._sink.close()
+        if self.dropped > dropped:
+            self._tell_dropped(dropped)
         return self._size == 0
+
+    def withdraw(self) -> None:
+        """Take no more, and leave no empty file behind that was not there before."""
+        if self._size or self._busy or self._closed:
+            self.close(0.0)
+            return
+        self._closed = True
+        self._mark = _CLOSED
+        self._scheduler.close(busy=False)
+        self._sink.withdraw()
 
     def _pass_mark(self) -> None:
         """The rare part of `write`: the first line of a batch, a full batch, or no room."""
@@ -227,6 +248,8 @@ class Writer:
         outcome = outcome or Outcome(lost=self._handed_lines, error="the writing thread broke")
         was_failing, was_dropping = self._failing, self._dropping
         self._busy = False
+        if not was_failing:
+            self._failing_from, self._retry = self.dropped, _RETRY
         self._size += outcome.owed - self._handed
         self._owed_lines = outcome.owed_lines
         self._failing = bool(outcome.error)
@@ -236,9 +259,12 @@ class Writer:
         self.failed += self._failing
         self._go_on()
         self._tell(outcome, was_failing)
-        if was_dropping and not self._dropping:
-            count = self.dropped - self._dropping_from
-            self._on_problem("log_dropped", target=self.target, state="ended", dropped=count)
+        if was_dropping and not self._dropping and not self._closed:
+            self._tell_dropped(self._dropping_from)
+
+    def _tell_dropped(self, before: int) -> None:
+        count = self.dropped - before
+        self._on_problem("log_dropped", target=self.target, state="ended", dropped=count)
 
     def _go_on(self) -> None:
         """Write more now, later, or when a line comes."""
@@ -247,7 +273,8 @@ class Writer:
         elif self._closed:
             self._finished.set()
         elif self._size:
-            self._arm(_RETRY if self._failing else self._interval)
+            self._arm(self._retry if self._failing else self._interval)
+            self._retry = min(2 * self._retry, _LONGEST_RETRY)
         else:
             self._mark = 0
 
@@ -260,4 +287,5 @@ class Writer:
         if self._failing and not was_failing:
             self._on_problem("log_failed", target=self.target, doing="write", error=outcome.error)
         if was_failing and not self._failing:
-            self._on_problem("log_recovered", target=self.target, failed=self.failed)
+            dropped = self.dropped - self._failing_from
+            self._on_problem("log_recovered", target=self.target, failed=self.failed, dropped=dropped)

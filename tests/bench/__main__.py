@@ -23,7 +23,7 @@ from .load import find_wrk
 from .neighbours import PROXIES, Proxy
 from .process import BenchError, cores, pinned, raise_file_limit
 from .report import RowResult, document, table
-from .rows import ROWS, Row
+from .rows import BINARY, ROWS, Row
 from .scenario import WARM_UP_SECONDS, Bench
 from .upstream import start_upstream
 
@@ -51,7 +51,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         prog="python -m tests.bench", description="CPU and memory of sidecar beside its neighbours."
     )
     names = ", ".join(proxy.name for proxy in PROXIES)
-    rows = ", ".join(row.name for row in ROWS)
+    rows = ", ".join(dict.fromkeys(row.group or row.name for row in ROWS))
     parser.add_argument("--rounds", type=positive, help="runs of each proxy in each row (5; with --quick 2)")
     parser.add_argument("--seconds", type=positive, help="length of a run (3; with --quick 1)")
     parser.add_argument("--only", type=chosen(PROXIES), default=(), help=f"these proxies, of {names}")
@@ -77,15 +77,16 @@ def positive(text: str) -> int:
 
 
 def chosen(things: Sequence[Named]) -> Callable[[str], tuple[Named, ...]]:
-    """A reader of comma-separated names; it keeps the order of `things`."""
+    """A reader of comma-separated names, of things or of groups; it keeps the order of `things`."""
 
     def read(text: str) -> tuple[Named, ...]:
         names = {name.strip() for name in text.split(",") if name.strip()}
-        if unknown := names - {thing.name for thing in things}:
+        known = {thing: {thing.name, getattr(thing, "group", "")} - {""} for thing in things}
+        if unknown := names.difference(*known.values()):
             raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
         if not names:
             raise argparse.ArgumentTypeError("no name")
-        return tuple(thing for thing in things if thing.name in names)
+        return tuple(thing for thing in things if names & known[thing])
 
     return read
 
@@ -100,7 +101,7 @@ def bench(options: argparse.Namespace) -> None:
     versions = {proxy.name: proxy.version() for proxy in proxies}
     print("measured: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     if missing:
-        print("not installed: " + ", ".join(missing))
+        print("not installed: " + ", ".join(told_missing(missing)))
     proxy_core, load_core = cores()
     results: list[RowResult] = []
     failures: list[str] = []
@@ -121,7 +122,8 @@ def bench(options: argparse.Namespace) -> None:
             )
             for row in options.rows:
                 try:
-                    results.append(how.measure(row, proxies))
+                    if taking := taking_part(row, proxies, options.only):
+                        results.append(how.measure(row, taking))
                 except BenchError as failure:
                     failures.append(f"{row.title}: {failure}")
         finally:
@@ -153,10 +155,26 @@ def installed(only: Sequence[Proxy]) -> tuple[list[Proxy], list[str]]:
     here = [proxy for proxy in only or PROXIES if proxy.binary() is not None]
     missing = [proxy.name for proxy in only or PROXIES if proxy not in here]
     if only and missing:
-        raise BenchError(f"not installed: {', '.join(missing)}")
+        raise BenchError(f"not installed: {', '.join(told_missing(missing))}")
     if not here:
         raise BenchError("there is no proxy to measure")
     return here, missing
+
+
+def told_missing(names: Sequence[str]) -> list[str]:
+    """The names, with what to do where it is ours."""
+    return [f"{name} (make binary first)" if name == BINARY else name for name in names]
+
+
+def taking_part(row: Row, proxies: Sequence[Proxy], only: Sequence[Proxy]) -> list[Proxy]:
+    """Who is measured in a row; empty if the one it is about is not here.
+
+    The binary runs the same code as the installed command: it is in the rows about it, and where it is named.
+    """
+    names = {proxy.name for proxy in proxies}
+    if row.subject == BINARY and BINARY not in names:
+        return []
+    return [proxy for proxy in proxies if proxy.name != BINARY or row.subject == BINARY or only]
 
 
 def machine(proxy_core: int, load_core: int) -> dict[str, object]:
@@ -195,7 +213,8 @@ def notes(results: Sequence[RowResult]) -> str:
         for exact in series.get("by_schedstat", [])
     ]
     text = (
-        "Figures are medians over rounds; 'sidecar is' is the median of the ratios within a round;\n"
+        "Figures are medians over rounds; 'sidecar is' is the median of the ratios within a round, of the\n"
+        "binary in the rows about it;\n"
         "the stretch of a budget is in parentheses; 'core' is how busy the proxy kept its core.\n"
     )
     if not accounts:

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .process import BenchError
+from .rows import BINARY
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Idle connections to the upstream that each proxy may keep.
 KEEPALIVE = 64
@@ -107,6 +110,10 @@ class Proxy(ABC):
         number = re.search(r"\d+\.\d+[\w.+-]*", told.stdout + told.stderr)
         return number.group() if number else "?"
 
+    def launch_bare(self, place: Place) -> Launch | None:
+        """The same for a configuration that answers 200 by itself; None: its start is not measured."""
+        return None
+
     @abstractmethod
     def launch(self, place: Place) -> Launch:
         """Write the configuration into the folder of `place` and say how to start."""
@@ -119,6 +126,21 @@ class Sidecar(Proxy):
 
     def launch(self, place: Place) -> Launch:
         """One drop-in; everything that it does not name stays at its default."""
+        return self._launch(
+            place,
+            f"\n[upstream app]\n"
+            f"server.a = 127.0.0.1:{place.upstream}\n"
+            f"keepalive = {KEEPALIVE}\n"
+            f"\n[route all]\n"
+            f"path_prefix = /\n"
+            f"upstream = app\n",
+        )
+
+    def launch_bare(self, place: Place) -> Launch | None:
+        """One route that answers itself."""
+        return self._launch(place, "\n[route all]\nrespond = 200 OK\n")
+
+    def _launch(self, place: Place, routes: str) -> Launch:
         conf = place.folder / "conf.d"
         conf.mkdir()
         (conf / "bench.ini").write_text(
@@ -126,15 +148,20 @@ class Sidecar(Proxy):
             f"access_log = {place.access_log}\n"
             f"log_format = json\n"
             f"\n[listener main]\n"
-            f"bind = 127.0.0.1:{place.port}\n"
-            f"\n[upstream app]\n"
-            f"server.a = 127.0.0.1:{place.upstream}\n"
-            f"keepalive = {KEEPALIVE}\n"
-            f"\n[route all]\n"
-            f"path_prefix = /\n"
-            f"upstream = app\n"
+            f"bind = 127.0.0.1:{place.port}\n{routes}"
         )
         return Launch([self.executable(), "run", "--conf", str(conf)], place.access_log)
+
+
+class Binary(Sidecar):
+    """The same as one file. It takes part where rows ask for it, or when it is named."""
+
+    name = BINARY
+
+    def binary(self) -> Path | None:
+        """What `make binary` makes."""
+        made = ROOT / "dist" / "sidecar"
+        return made if os.access(made, os.X_OK) else None
 
 
 class Nginx(Proxy):
@@ -149,6 +176,23 @@ class Nginx(Proxy):
 
     def launch(self, place: Place) -> Launch:
         """`proxy_pass` with keep-alive and the headers that everybody sets; the log in its default format."""
+        return self._launch(
+            place,
+            """\
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+""",
+        )
+
+    def launch_bare(self, place: Place) -> Launch | None:
+        """One location that answers itself."""
+        return self._launch(place, "            return 200 OK;\n")
+
+    def _launch(self, place: Place, location: str) -> Launch:
         folder = place.folder
         user = "user root;" if os.geteuid() == 0 else ""
         conf = place.write(
@@ -170,13 +214,7 @@ http {{
     server {{
         listen 127.0.0.1:{place.port} backlog=4096;
         location / {{
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-        }}
+{location}        }}
     }}
 }}
 """,
@@ -344,4 +382,4 @@ def _address(port: int) -> dict[str, object]:
 
 
 #: The order of the table: sidecar, then what it is compared with.
-PROXIES: tuple[Proxy, ...] = (Sidecar(), Nginx(), SystemNginx(), Haproxy(), Envoy(), Caddy())
+PROXIES: tuple[Proxy, ...] = (Sidecar(), Binary(), Nginx(), SystemNginx(), Haproxy(), Envoy(), Caddy())

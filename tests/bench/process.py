@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
+_POLL = 0.001
 
 
 class BenchError(Exception):
@@ -74,6 +75,19 @@ class Server:
 
         Raises `BenchError`, with the end of its output, if it exits or does not listen in time.
         """
+        server = cls.spawn(name, port, command, environment, folder)
+        try:
+            server.await_(server.accepts)
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    @classmethod
+    def spawn(
+        cls, name: str, port: int, command: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> Server:
+        """Start `command` in `folder` and wait for nothing."""
         output = folder / f"{name}.out"
         # In a session of its own: a key pressed in the terminal ends the benchmark, which ends this.
         with output.open("ab") as sink:
@@ -86,24 +100,37 @@ class Server:
                 stderr=sink,
                 start_new_session=True,
             )
-        server = cls(name, port, process.pid, process, output)
-        try:
-            server._await_listening()
-        except BaseException:
-            server.stop()
-            raise
-        return server
+        return cls(name, port, process.pid, process, output)
 
-    def _await_listening(self) -> None:
+    def await_(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` holds.
+
+        Raises `BenchError`, with the end of its output, if it exits or that does not come in time.
+        """
         deadline = time.monotonic() + START_TIMEOUT
-        while True:
+        while not condition():
             if self._process.poll() is not None:
                 raise BenchError(f"{self.name} exited with {self._process.returncode}:\n{self.tail()}")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.name} does not listen after {START_TIMEOUT:g} s:\n{self.tail()}")
-            time.sleep(0.01)
+            time.sleep(_POLL)
+
+    def accepts(self) -> bool:
+        """Whether its port takes connections."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def answers(self) -> bool:
+        """Whether a request gets the status 200."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), timeout=5) as client,
+        ):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+            return answer.split(b" ")[1:2] == [b"200"]
+        return False
 
     def tail(self) -> str:
         """The end of what the process wrote."""

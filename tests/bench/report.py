@@ -1,4 +1,4 @@
-"""The results: medians, ratios of sidecar to each neighbour, the table and the JSON document."""
+"""The results: medians, ratios of the row's subject to each neighbour, the table and the JSON document."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from .rows import Budget, LoadRow, Row
+from .rows import MB, Budget, Row
 
-SUBJECT = "sidecar"
 _HEADINGS = ("row", "proxy", "figure", "sidecar is", "budget", "", "requests/s", "p50", "p99", "core")
 
 
@@ -31,17 +30,17 @@ class RowResult:
         return median(values) if values else None
 
     def ratio(self, neighbour: str) -> float | None:
-        """The median of sidecar's figure over the neighbour's, each of the same round."""
-        ours = self.samples.get(SUBJECT, {}).get(self.row.figure, [])
+        """The median of the subject's figure over the neighbour's, each of the same round."""
+        ours = self.samples.get(self.row.subject, {}).get(self.row.figure, [])
         theirs = self.samples.get(neighbour, {}).get(self.row.figure, [])
-        if neighbour == SUBJECT or not ours or not theirs or min(theirs) <= 0:
+        if neighbour == self.row.subject or not ours or not theirs or min(theirs) <= 0:
             return None
         return median(our / their for our, their in zip(ours, theirs, strict=True))
 
     def budgeted(self, proxy: str) -> tuple[Budget, float | None] | None:
         """The budget that is set beside this proxy, and the value that it is held against if there is one."""
         for budget in self.row.budgets:
-            if proxy in (budget.against or (SUBJECT,)):
+            if proxy in (budget.against or (self.row.subject,)):
                 value = self.ratio(proxy) if budget.against else self.median(proxy, self.row.figure)
                 return budget, value
         return None
@@ -110,9 +109,13 @@ def _load_cells(result: RowResult, proxy: str) -> tuple[str, ...]:
 
 
 def amount(value: float, figure: str) -> str:
-    """A value with its unit: microseconds for `cpu_us`, else bytes in a unit that reads well."""
+    """A value with its unit: microseconds for `cpu_us`, `seconds`, MB for a `size`, else bytes."""
     if figure == "cpu_us":
         return f"{value:,.1f} us" if value < 1000 else f"{value:,.0f} us"
+    if figure == "seconds":
+        return f"{value:.3f} s" if value < 1 else f"{value:.2f} s"
+    if figure == "size":
+        return f"{value / MB:.1f} MB"
     if abs(value) >= 1024 * 1024:
         return f"{value / 1024 / 1024:.1f} MiB"
     return f"{value / 1024:.1f} KiB"
@@ -130,7 +133,8 @@ def _row_document(result: RowResult) -> dict[str, object]:
         "title": row.title,
         "figure": row.figure,
         "connections": row.connections,
-        "kind": "load" if isinstance(row, LoadRow) else "memory",
+        "kind": row.kind,
+        "subject": row.subject,
         "proxies": {proxy: _proxy_document(result, proxy) for proxy in result.samples},
     }
 

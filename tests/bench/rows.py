@@ -1,15 +1,18 @@
 """The rows of the benchmark: what is sent, and the budget that is set on it.
 
-A new row is a new entry of `ROWS`. A row over TLS or HTTP/2 also needs a listener in the configurations of
-`neighbours` and, for HTTP/2, a load generator that speaks it.
+A new row is a new entry of `ROWS`. Those of the group `binary` are about the one-file binary. A row over
+TLS or HTTP/2 also needs a listener in the configurations of `neighbours` and, for HTTP/2, a load generator
+that speaks it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 KIB = 1024
 MIB = 1024 * KIB
+MB = 1_000_000
 
 #: Bodies that the upstream serves, by the path that asks for them.
 BODIES = {"/small": 90, "/64k": 64 * KIB, "/10m": 10 * MIB}
@@ -20,10 +23,14 @@ POST_SIZE = 64 * KIB
 #: A budget beside nginx is held against each nginx that is measured.
 NGINX = ("nginx", "nginx-system")
 
+#: What the benchmark is about: the installed command, and the same as one file.
+SIDECAR = "sidecar"
+BINARY = "binary"
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What sidecar may use: a ratio to the figure of these neighbours, or an amount in the row's own unit."""
+    """What a row's subject may use: a ratio to the figure of these neighbours, or an amount in its unit."""
 
     limit: float
     stretch: float | None = None
@@ -44,6 +51,9 @@ class LoadRow:
     at the end of a run are a good part of it.
     """
 
+    kind: ClassVar[str] = "load"
+    group: ClassVar[str] = ""
+    subject: ClassVar[str] = SIDECAR
     name: str
     title: str
     path: str
@@ -68,14 +78,45 @@ class MemoryRow:
     sidecar. `alone` is the same without such luck.
     """
 
+    kind: ClassVar[str] = "memory"
     name: str
     title: str
     budgets: tuple[Budget, ...] = ()
     connections: int = 0
     figure: str = "pss"
+    group: str = ""
+    subject: str = SIDECAR
 
 
-Row = LoadRow | MemoryRow
+@dataclass(frozen=True, slots=True)
+class StartRow:
+    """Seconds from the start of the command to its first answer, on a route that asks nobody else."""
+
+    kind: ClassVar[str] = "start"
+    group: ClassVar[str] = BINARY
+    subject: ClassVar[str] = BINARY
+    connections: ClassVar[int] = 0
+    name: str
+    title: str
+    budgets: tuple[Budget, ...] = ()
+    figure: str = "seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRow:
+    """Bytes of the file that is shipped."""
+
+    kind: ClassVar[str] = "size"
+    group: ClassVar[str] = BINARY
+    subject: ClassVar[str] = BINARY
+    connections: ClassVar[int] = 0
+    name: str
+    title: str
+    budgets: tuple[Budget, ...] = ()
+    figure: str = "size"
+
+
+Row = LoadRow | MemoryRow | StartRow | SizeRow
 
 ROWS: tuple[Row, ...] = (
     LoadRow(
@@ -108,5 +149,10 @@ ROWS: tuple[Row, ...] = (
         "PSS per idle connection",
         (Budget(12 * KIB, 8 * KIB),),
         connections=5000,
+    ),
+    SizeRow("binary-size", "size of the binary", (Budget(30 * MB, 20 * MB),)),
+    StartRow("binary-start", "exec to first answer", (Budget(0.8, 0.5),)),
+    MemoryRow(
+        "binary-idle", "PSS of the tree, idle", (Budget(32 * MIB, 24 * MIB),), group=BINARY, subject=BINARY
     ),
 )

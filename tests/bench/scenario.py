@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from .load import Load, answers, run
 from .measure import CpuTime, cpu_time, idle_connections, pss, pss_alone, settled_pss, spent
-from .neighbours import Place, Proxy
+from .neighbours import Launch, Place, Proxy
 from .process import BenchError, Server, free_port, pinned
 from .report import RowResult
-from .rows import BODIES, POST_SIZE, LoadRow, MemoryRow, Row
+from .rows import BODIES, POST_SIZE, LoadRow, MemoryRow, Row, StartRow
 from .upstream import body
 
 WARM_UP_SECONDS = 1
 #: Connections that are opened, asked on and closed before the memory of an idle connection is taken.
 _WARM_CONNECTIONS = 100
+#: Starts of a proxy in a round; the figure is their median.
+_STARTS = 3
 #: A proxy that leaves out more log lines than this share is not doing the work of the others.
 _MAX_LINES_LOST = 0.01
 
@@ -50,8 +54,12 @@ class Bench:
         result = RowResult(row)
         if isinstance(row, LoadRow):
             self._measure_load(result, row, proxies)
-        else:
+        elif isinstance(row, MemoryRow):
             self._measure_memory(result, row, proxies)
+        elif isinstance(row, StartRow):
+            self._measure_start(result, row, proxies)
+        else:
+            measure_size(result, proxies)
         return result
 
     def _measure_load(self, result: RowResult, row: LoadRow, proxies: Sequence[Proxy]) -> None:
@@ -96,21 +104,51 @@ class Bench:
                     settled = settled_pss(server.pid)
                     result.add(proxy.name, pss=settled, alone=pss_alone(server.pid))
 
+    def _measure_start(self, result: RowResult, row: StartRow, proxies: Sequence[Proxy]) -> None:
+        # The first start of each fills the cache of the disk.
+        for number in range(-1, self.rounds):
+            for proxy in proxies:
+                self.say(f"{row.title}: round {number + 1} of {self.rounds}, {proxy.name}")
+                with self._place(proxy) as place, pinned(self.load_core):
+                    launch = proxy.launch_bare(place)
+                    if launch is None:
+                        continue
+                    seconds = median(self._start(proxy, place, launch) for _ in range(_STARTS))
+                if number >= 0:
+                    result.add(proxy.name, seconds=seconds)
+
+    def _start(self, proxy: Proxy, place: Place, launch: Launch) -> float:
+        """Seconds from before the exec to a whole answer."""
+        began = time.monotonic()
+        with pinned(self.proxy_core):
+            server = Server.spawn(proxy.name, place.port, launch.command, launch.environment, place.folder)
+        try:
+            server.await_(server.answers)
+            return time.monotonic() - began
+        finally:
+            server.stop()
+
     @contextlib.contextmanager
-    def _running(self, proxy: Proxy) -> Iterator[Running]:
+    def _place(self, proxy: Proxy) -> Iterator[Place]:
         folder = self.folder / proxy.name
         folder.mkdir()
-        server = None
         try:
-            place = Place(folder, free_port(), self.upstream)
+            yield Place(folder, free_port(), self.upstream)
+        finally:
+            shutil.rmtree(folder)
+
+    @contextlib.contextmanager
+    def _running(self, proxy: Proxy) -> Iterator[Running]:
+        with self._place(proxy) as place:
             launch = proxy.launch(place)
             with pinned(self.proxy_core):
-                server = Server.start(proxy.name, place.port, launch.command, launch.environment, folder)
-            yield Running(server, launch.access_log)
-        finally:
-            if server is not None:
+                server = Server.start(
+                    proxy.name, place.port, launch.command, launch.environment, place.folder
+                )
+            try:
+                yield Running(server, launch.access_log)
+            finally:
                 server.stop()
-            shutil.rmtree(folder)
 
 
 @dataclass(slots=True)
@@ -120,6 +158,13 @@ class Running:
     server: Server
     access_log: Path
     answered: int = 0
+
+
+def measure_size(result: RowResult, proxies: Sequence[Proxy]) -> None:
+    """Bytes of the binary; a neighbour's file says little, for it needs others."""
+    for proxy in proxies:
+        if proxy.name == result.row.subject:
+            result.add(proxy.name, size=Path(proxy.executable()).stat().st_size)
 
 
 def figures(row: LoadRow, load: Load, before: CpuTime, after: CpuTime) -> dict[str, float]:

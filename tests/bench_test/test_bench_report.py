@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bench.report import RowResult, amount, document, table
-from tests.bench.rows import ROWS, Budget, LoadRow, MemoryRow
+from tests.bench.rows import ROWS, Budget, LoadRow, MemoryRow, SizeRow, StartRow
 
 BUDGETS = (Budget(1.5, 1.2, against=("nginx",)), Budget(0.65, against=("envoy",)))
 ROW = LoadRow("small", "small GET", "/small", BUDGETS)
@@ -84,6 +84,26 @@ def test_an_amount_of_memory_is_held_against_sidecar_itself():
     assert "<=" not in second
 
 
+def test_a_row_about_the_binary_compares_the_binary():
+    result = RowResult(StartRow("start", "first answer", (Budget(0.8, 0.5),)))
+    for name, seconds in (("sidecar", 0.4), ("binary", 0.6), ("nginx", 0.02)):
+        result.add(name, seconds=seconds)
+    sidecar, binary, nginx = table([result]).splitlines()[2:]
+    assert "0.400 s      1.50 x" in sidecar
+    assert "0.600 s              <= 0.800 s (0.500 s)  pass" in binary
+    assert "0.020 s     30.00 x" in nginx
+    assert "<=" not in sidecar + nginx
+    told = document([result], {})["rows"][0]
+    assert (told["kind"], told["subject"], told["connections"]) == ("start", "binary", 0)
+
+
+def test_the_size_of_the_binary_has_a_verdict():
+    result = RowResult(SizeRow("size", "size", (Budget(30e6, 20e6),)))
+    result.add("binary", size=31_000_000)
+    assert "31.0 MB" in table([result])
+    assert "<= 30.0 MB (20.0 MB)  miss" in table([result])
+
+
 def test_columns_are_aligned():
     lines = table([result_of(sidecar=[20], nginx=[1234.5])]).splitlines()
     column = lines[0].index("figure") + len("figure")
@@ -109,6 +129,9 @@ def test_the_document_keeps_every_round_and_is_json():
         (24 * 2**20, "pss", "24.0 MiB"),
         (8192, "pss", "8.0 KiB"),
         (-512, "pss", "-0.5 KiB"),
+        (0.4567, "seconds", "0.457 s"),
+        (1.5, "seconds", "1.50 s"),
+        (19_990_000, "size", "20.0 MB"),
     ],
 )
 def test_an_amount_has_its_unit(value: float, figure: str, told: str):

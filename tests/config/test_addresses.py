@@ -32,12 +32,29 @@ SERVER = with_parameters(Server, {"weight": integer(1, 9), "spare": ON_OFF})
         ("App.Example:80", Address("app.example", 80)),
         ("my_app:80", Address("my_app", 80)),
         ("unix:/run/app.sock", Address(path="/run/app.sock")),
+        ("fd:web", Address(name="web")),
+        ("fd:sidecar-a\\x2db@1.socket", Address(name="sidecar-a\\x2db@1.socket")),
     ],
 )
 def test_addresses_are_read(text: str, address: Address) -> None:
     assert BIND.parse(text) == address
     assert BIND.parse(str(address)) == address
     assert address.is_unix == text.startswith("unix:")
+    assert address.is_inherited == text.startswith("fd:")
+    assert address.is_fixed == (not text.endswith(":0"))
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "a,b", "a\x01", "ä", "a" * 256])
+def test_a_name_of_sockets_is_one_that_a_unit_can_give(name: str) -> None:
+    with pytest.raises(
+        ValueError, match="names no sockets: write fd: and the FileDescriptorName= of a socket"
+    ):
+        BIND.parse(f"fd:{name}")
+
+
+def test_nobody_connects_to_inherited_sockets() -> None:
+    with pytest.raises(ValueError, match="is not a port"):
+        SERVER_ADDRESS.parse("fd:web")
 
 
 @pytest.mark.parametrize(

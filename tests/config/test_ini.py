@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert [str(mistake).removeprefix(f"{tmp_path}/") for mistake in read_directory(tmp_path).mistakes] == [
         "a.ini: is not a file: move it away, or rename it so that it does not end in .ini",
         "b.ini: is not a file: move it away, or rename it so that it does not end in .ini",
-        "c.ini: cannot be read: No such file or directory",
+        "c.ini: is a link to nowhere, which does not exist: make that, or remove the link",
         "d.ini: is larger than 1048576 bytes: split it",
         "e\\n.ini:1: 'x' has no '=': write key = value",
     ]
@@ -156,5 +157,59 @@ def test_a_missing_directory_is_one_line_with_the_remedy(tmp_path: Path) -> None
     ]
     (tmp_path / "file").write_text("")
     assert [str(mistake) for mistake in read_directory(tmp_path / "file").mistakes] == [
-        f"{tmp_path}/file: is not a directory that can be read: Not a directory"
+        f"{tmp_path}/file: is not a directory: name the one that holds the .ini files with --conf DIR"
     ]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    """Let a call to the system fail."""
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, name, fail)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.EACCES, f"uid {os.geteuid()} may not list it: change its permissions, or name another with"),
+        (errno.EIO, "cannot be read: Input/output error: repair it, or name another with"),
+    ],
+)
+def test_a_directory_that_cannot_be_listed_is_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    refuse(monkeypatch, "listdir", code)
+    assert [str(mistake) for mistake in read_directory(tmp_path).mistakes] == [
+        f"{tmp_path}: {told} --conf DIR"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            errno.EACCES,
+            f"uid {os.geteuid()} may not read it: change the permissions of the file or of its directory",
+        ),
+        (errno.ELOOP, "is a link that leads back to itself: remove it"),
+        (errno.EIO, "cannot be read: Input/output error: repair it, or move it away"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    (tmp_path / "a.ini").write_text("")
+    refuse(monkeypatch, "open", code)
+    assert [str(mistake) for mistake in read_directory(tmp_path).mistakes] == [f"{tmp_path}/a.ini: {told}"]
+
+
+def test_a_file_that_went_away_as_the_directory_was_read_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.ini").write_text("[a]\n")
+    monkeypatch.setattr(os, "listdir", lambda _: ["a.ini", "gone.ini"])
+    source = read_directory(tmp_path)
+    assert [block.header for block in source.blocks] == ["[a]"]
+    assert not source.mistakes

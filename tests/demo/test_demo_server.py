@@ -63,6 +63,36 @@ def test_the_end_cuts_off_what_is_open_and_what_waits() -> None:
         assert waiting.recv(100) == b""
 
 
+def test_a_socket_that_another_process_takes_over_stays_open() -> None:
+    first = start("127.0.0.1:0")
+    with connect(first.address) as idle:
+        assert status_line(idle).startswith(b"HTTP/1.1 200")
+        second = start(first.address, socket.socket(fileno=os.dup(first.descriptor)))
+        assert second.address == first.address
+        first.leave()
+        # An open connection gets one more answer, and hears that it is the last.
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with idle.makefile("rb") as answer:
+            assert b"\r\nConnection: close\r\n" in answer.read()
+        with connect(second.address) as client:
+            assert status_line(client) == b"HTTP/1.1 200 OK\r\n"
+    first.stop()
+    with connect(second.address) as client:
+        assert status_line(client) == b"HTTP/1.1 200 OK\r\n"
+    second.stop()
+
+
+def test_a_connection_that_another_one_accepted_holds_nobody_up() -> None:
+    """Two that listen on one socket wake up for each connection; one of them gets it."""
+    first = start("127.0.0.1:0")
+    second = start(first.address, socket.socket(fileno=os.dup(first.descriptor)))
+    for _ in range(20):
+        with connect(first.address) as client:
+            assert status_line(client) == b"HTTP/1.1 200 OK\r\n"
+    first.stop()
+    second.stop()
+
+
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
     server = start("127.0.0.1:0")
@@ -98,6 +128,8 @@ def test_a_bug_shows_its_traceback(
 def test_an_address_that_is_none_or_in_use_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="demo upstream: .* no port"):
         start("nowhere")
+    with pytest.raises(ConfigurationError, match="fd:web is for listeners: write host:port or unix:/path"):
+        start("fd:web")
     server = start("127.0.0.1:0")
     with pytest.raises(ConfigurationError, match="in use"):
         start(server.address)

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import told
 from tests.support.live import Live, Sidecar
 
 _STARTED: pytest.StashKey[list[Sidecar]] = pytest.StashKey()
+
+
+def pytest_report_collectionfinish() -> str:
+    """Say what is tested: the header would be silent with -q."""
+    return f"end to end: {told()}"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.support.heirs import Load
 from tests.support.live import Live, listening_inode, until, until_steady
 from tests.support.peers import Accepting, Stream, ask
 
@@ -41,6 +42,18 @@ def test_stop_finishes_what_is_in_flight_and_closes_the_rest(live: Live, stop: s
         assert sidecar.wait_exit() == 0
     assert sidecar.wait_exchanges(2)[1]["status"] == 200
     assert [event["event"] for event in sidecar.events()][-2:] == ["drained", "stopped"]
+
+
+def test_stop_meets_no_client_in_the_middle_of_a_request(live: Live) -> None:
+    """Clients that ask without a pause on connections they keep all hear of the end in a response."""
+    sidecar = live.start(HELLO)
+    load = Load(live.port, kept=8, single=0)
+    load.wait(500)
+    sidecar.signal(signal.SIGTERM)
+    assert sidecar.wait_exit() == 0
+    load.stop()
+    assert load.closes == 8
+    assert all("ConnectionRefusedError" in error for error in load.errors)
 
 
 @pytest.mark.parametrize("reload", [False, True])

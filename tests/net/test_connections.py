@@ -10,8 +10,9 @@ from gevent.event import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.net.connections import Connections
-from tests.support.streams import TIMEOUT
+from sidecar.net.channel import Channel
+from sidecar.net.connections import Connections, unread
+from tests.support.streams import TIMEOUT, tcp_pair
 
 
 class Crowd:
@@ -129,3 +130,16 @@ def test_an_empty_pool_always_has_room(size: int) -> None:
     crowd.leave()
     assert crowd.told == ([True, False])
     crowd.end()
+
+
+def test_what_nobody_has_read_yet_is_counted() -> None:
+    peer, sock = tcp_pair()
+    channel = Channel(sock.detach())
+    assert unread(channel) == 0
+    peer.sendall(b"hello")
+    assert unread(channel) == 5
+    channel.read(2, TIMEOUT)
+    assert unread(channel) == 0
+    channel.close()
+    assert unread(channel) == 0
+    peer.close()

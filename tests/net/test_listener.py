@@ -15,7 +15,7 @@ from gevent.pool import Pool
 
 from sidecar.config.addresses import Address
 from sidecar.net.channel import Channel
-from sidecar.net.listener import Listener, listen
+from sidecar.net.listener import Listener, bind_advice, listen
 from tests.support.streams import TIMEOUT, Peer, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -197,6 +197,40 @@ def test_ending_frees_the_address_and_leaves_connections_alone() -> None:
         peer.close()
 
 
+def test_a_socket_that_listens_already_is_served_under_its_own_address(tmp_path: Path) -> None:
+    named = Address(name="web")
+    for address in (LOOPBACK, Address(path=str(tmp_path / "web.sock"))):
+        sock = listen(address)
+        greeter = Greeter()
+        listener = Listener(named, greeter.handle, Pool(1), greeter.event, sock)
+        listener.start()
+        assert listener.is_adopted
+        assert listener.bound == (address if address.is_unix else Address(*sock.getsockname()))
+        peer = connect(listener)
+        assert peer.read(5) == b"hello"
+        peer.close()
+        listener.end()
+        # It has a file of its own, and this was not the one who made it.
+        assert not address.is_unix or os.path.exists(address.path)
+
+
+def test_leaving_keeps_the_file_and_those_who_wait_for_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "public.sock"
+    with serving(Address(path=str(path))) as (listener, greeter):
+        heir = socket.socket(fileno=os.dup(listener.socket.fileno()))
+        peer = connect(listener)
+        listener.leave()
+        assert path.exists()
+        with heir:
+            heir.settimeout(TIMEOUT)
+            accepted, _ = heir.accept()
+            accepted.sendall(b"heir!")
+            assert peer.read(5) == b"heir!"
+            accepted.close()
+        assert greeter.peers == []
+        peer.close()
+
+
 def test_an_address_in_use_is_an_error_and_nothing_is_left_open() -> None:
     with serving() as (listener, _), pytest.raises(OSError, match="in use"):
         listen(listener.bound)
@@ -256,9 +290,36 @@ def test_one_that_listens_but_does_not_accept_holds_nobody_up(tmp_path: Path) ->
 def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     path = tmp_path / "public.sock"
     path.write_text("precious")
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, match="in use") as caught:
         listen(Address(path=str(path)))
     assert path.read_text() == "precious"
+    assert bind_advice(caught.value) == "is a file and no socket: remove it, or choose another path"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(errno.EADDRINUSE, ""), "is in use by another process: stop it, or choose another port"),
+        (
+            OSError(errno.EADDRINUSE, "", "/s"),
+            "is in use by another process: stop it, or choose another path",
+        ),
+        (
+            OSError(errno.EACCES, "", "/s"),
+            f"uid {os.geteuid()} may not make it: change the permissions of its",
+        ),
+        (OSError(errno.ENOENT, "", "/s"), "is in a directory that does not exist: make it first"),
+        (OSError(errno.ENOTDIR, "", "/s"), "is below something that is not a directory: choose another path"),
+        (OSError(errno.EMFILE, ""), "finds no descriptor left: raise the limit of open files"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "is a name that cannot be resolved",
+        ),
+        (OSError(errno.EPROTO, "Protocol error"), "cannot be bound: Protocol error"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_with_the_remedy(error: OSError, advice: str) -> None:
+    assert bind_advice(error).startswith(advice)
 
 
 def test_connections_are_served_side_by_side() -> None:

@@ -33,6 +33,7 @@ def test_only_bind_must_be_given(tmp_path: Path) -> None:
         ("", "1: [listener public] bind: is required: Addresses to listen on: "),
         ("bind = a:1, a:1\n", "2: [listener public] bind: a:1 is listed twice: keep one"),
         ("bind = unix:/a, unix:/a\n", "2: [listener public] bind: unix:/a is listed twice: keep one"),
+        ("bind = fd:web, fd:web\n", "2: [listener public] bind: fd:web is listed twice: keep one"),
         ("bind = a:1\nmax_headers = 0\n", "3: [listener public] max_headers: 0 is not between 1 and 1000"),
         (
             "bind = a:1\nmax_header_size = 2m\n",

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.observe import sink as module
-from sidecar.observe.sink import Sink
+from sidecar.observe.sink import Sink, obstacle, open_advice
 
 
 class Device:
@@ -58,6 +59,90 @@ def test_a_file_is_appended_to_and_made_for_owner_and_group(tmp_path: Path) -> N
 def test_a_target_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         Sink(str(tmp_path / "missing" / "log"))
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            errno.EACCES,
+            f"uid {os.geteuid()} may not write it: change the permissions of it or of its directory",
+        ),
+        (errno.ENOENT, "is in a directory that does not exist: make it first, or name another file"),
+        (errno.EROFS, "is on a read-only file system: make that writable, or name another file"),
+        (errno.EDQUOT, "has no room: free some on its file system, or name another file"),
+        (errno.EIO, "cannot be opened: Input/output error: name another file"),
+    ],
+)
+def test_a_target_that_cannot_be_had_is_told_with_the_remedy(code: int, told: str) -> None:
+    assert open_advice(OSError(code, os.strerror(code))) == told
+
+
+def test_a_look_tells_what_opening_would_and_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    for name, code in (
+        ("gone/log", errno.ENOENT),
+        ("file/log", errno.ENOTDIR),
+        ("", errno.EISDIR),
+        ("log", 0),
+        ("file", 0),
+        ("fifo", 0),
+    ):
+        target = f"{tmp_path}/{name}" if name else str(tmp_path)
+        assert obstacle(target) == (open_advice(OSError(code, os.strerror(code))) if code else "")
+    assert obstacle("stdout") == ""
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("name", ["log", "file"])
+def test_a_look_sees_rights_and_read_only_mounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "may not write it" in obstacle(f"{tmp_path}/{name}")
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert "read-only" in obstacle(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_only_an_empty_file_that_was_not_there_goes_when_it_is_not_needed(
+    tmp_path: Path, is_new: bool
+) -> None:
+    path = tmp_path / "log"
+    if not is_new:
+        path.touch()
+    Sink(str(path)).withdraw()
+    assert path.exists() != is_new
+
+
+def test_a_file_that_was_written_or_replaced_stays(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = Sink(str(path))
+    sink.put([b"a\n"])
+    sink.withdraw()
+    assert path.read_bytes() == b"a\n"
+    path.unlink()
+    sink = Sink(str(path))
+    path.rename(tmp_path / "log.1")
+    path.touch()
+    sink.withdraw()
+    assert path.exists()
+
+
+def test_stdout_that_cannot_be_written_is_refused() -> None:
+    """What was closed is held by a descriptor that only reads."""
+    kept, readable = os.dup(1), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(readable, 1)
+    try:
+        with pytest.raises(OSError) as caught:
+            Sink("stdout")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(readable)
+    assert open_advice(caught.value).startswith("is closed: open it")
 
 
 def test_a_fifo_without_a_reader_is_refused_at_once(tmp_path: Path) -> None:

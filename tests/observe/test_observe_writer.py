@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_event_and_the_lines_wait(hand: ByHand, told: Problem
         hand.tick()
         hand.finish()
         writer.write(b"b\n")
-    assert hand.delays == [0.2, 1.0, 1.0, 1.0]
+    assert hand.delays == [0.2, 1.0, 2.0, 4.0]
     assert writer.failed == 3
     assert writer.dropped == 0
     assert [name for name, _ in told] == ["log_failed"]
@@ -211,6 +211,43 @@ def test_a_disk_with_room_again_gets_the_lines_and_an_event(
     hand.finish()
     assert path.read_bytes() == b"a\nb\n"
     assert [name for name, _ in told] == ["log_failed", "log_recovered"]
+
+
+def test_tries_grow_rarer_up_to_a_bound_and_are_frequent_again_after_a_success(
+    path: Path, hand: ByHand, told: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(path, hand, told)
+    for expected in ([1.0, 2.0, 4.0, 8.0, 16.0, 16.0], [1.0, 2.0]):
+        hand.delays.clear()
+        writer.write(b"a\n")
+        with monkeypatch.context() as broken:
+            broken.setattr(sink_module.os, "write", refuse(errno.ENOSPC))
+            for _ in expected:
+                hand.tick()
+                hand.finish()
+        assert hand.delays == [0.2, *expected]
+        hand.tick()
+        hand.finish()
+    assert path.read_bytes() == b"a\na\n"
+
+
+def test_a_recovery_tells_what_was_lost_since_the_failing_began(
+    path: Path, hand: ByHand, told: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(path, hand, told, max_pending=4)
+    for lost in (1, 2):
+        with monkeypatch.context() as broken:
+            broken.setattr(sink_module.os, "write", refuse(errno.ENOSPC))
+            writer.write(b"a\n")
+            hand.tick()
+            hand.finish()
+            for _ in range(1 + lost):
+                writer.write(b"b\n")
+        hand.tick()
+        hand.finish()
+        (recovered,) = [fields for name, fields in told if name == "log_recovered"]
+        assert recovered["dropped"] == lost
+        told.clear()
 
 
 def refuse(number: int) -> Callable[[int, Any], int]:
@@ -304,6 +341,36 @@ def test_the_end_tries_a_failing_target_once(told: Problems) -> None:
     writer.write(b"b\n")
     assert not writer.close(1.0)
     assert (writer.failed, writer.dropped) == (1, 2)
+    assert told[-1] == ("log_dropped", {"target": "/dev/full", "state": "ended", "dropped": 2})
+
+
+def test_the_end_counts_what_was_dropped_before_it(path: Path, hand: ByHand, told: Problems) -> None:
+    writer = make(path, hand, told, max_pending=4)
+    writer.write(b"a\n")
+    hand.tick()
+    for _ in range(2):
+        writer.write(b"b\n")
+    assert not writer.close(0.0)
+    first, last = (fields for _, fields in told)
+    assert first["state"] == "started"
+    assert (last["state"], last["dropped"]) == ("ended", 3)
+
+
+def test_a_log_that_was_opened_in_vain_leaves_no_file(path: Path, hand: ByHand, told: Problems) -> None:
+    writer = make(path, hand, told)
+    writer.withdraw()
+    assert not path.exists()
+    assert hand.left_busy is False
+    writer.write(b"late\n")
+    assert writer.dropped == 1
+    writer.withdraw()
+
+
+def test_a_log_with_lines_is_not_withdrawn_but_closed(path: Path, told: Problems) -> None:
+    writer = make(path, AtOnce(), told)
+    writer.write(b"a\n")
+    writer.withdraw()
+    assert path.read_bytes() == b"a\n"
 
 
 def test_the_end_does_not_wait_for_a_stuck_target(path: Path, hand: ByHand, told: Problems) -> None:

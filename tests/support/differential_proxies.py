@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import shlex
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from tests.support.command import command
 
 TIMEOUT = 10.0
 
@@ -46,13 +46,6 @@ def nginx_executable() -> str:
     return str(found)
 
 
-def sidecar_command() -> list[str]:
-    """What starts a sidecar: $SIDECAR_COMMAND, else the installed command, else this Python."""
-    given = shlex.split(os.environ.get("SIDECAR_COMMAND", ""))
-    installed = Path(sys.executable).with_name("sidecar")
-    return given or ([str(installed)] if installed.exists() else [sys.executable, "-m", "sidecar"])
-
-
 @contextlib.contextmanager
 def nginx(http: str, port: int, folder: Path) -> Iterator[None]:
     """A running nginx with these contents of its `http` block, listening on `port`."""
@@ -67,7 +60,7 @@ def sidecar(conf: str, port: int, folder: Path) -> Iterator[None]:
     conf_d, log = folder / "conf.d", folder / "events.log"
     conf_d.mkdir()
     (conf_d / "test.ini").write_text(conf)
-    with _running([*sidecar_command(), "run", "--conf", str(conf_d)], port, log):
+    with _running([*command(), "run", "--conf", str(conf_d)], port, log):
         yield
     events = log.read_text(errors="replace")
     assert '"task_died"' not in events, events

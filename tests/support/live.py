@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-COMMAND: Final = shlex.split(os.environ.get("SIDECAR_COMMAND", "")) or [sys.executable, "-m", "sidecar"]
+from tests.support.command import ROOT, command
+from tests.support.confined import confined
 
 #: Seconds that a process may take to serve, and to end when nothing keeps it.
 START: Final = 15.0
@@ -28,13 +26,6 @@ END: Final = 10.0
 _POLL: Final = 0.005
 #: Below the ports that the kernel gives to outgoing connections: a port that was free stays free.
 _PORTS: Final = range(20_000, 32_000)
-_LIMITED: Final = """
-import os, resource, sys
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-
 T = TypeVar("T")
 
 
@@ -113,28 +104,26 @@ class Conf:
 class Sidecar:
     """One process. Its access log is `exchanges`, what it tells of itself `events`."""
 
-    def __init__(self, conf: Path, folder: Path, arguments: Sequence[str] = (), descriptors: int = 0) -> None:
-        """Start it on `conf`, with its output in `folder`; `descriptors`: its hard limit, 0: as it is."""
+    def __init__(
+        self, conf: Path, folder: Path, arguments: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
+        """Start it on `conf`, with its output in `folder`; `without`: the words of `confined`."""
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "stdout", folder / "stderr"
-        limit = [sys.executable, "-c", _LIMITED, str(descriptors)] if descriptors else []
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [*limit, *COMMAND, "run", "--conf", str(conf), *arguments],
+                [*confined(*without), *command(), "run", "--conf", str(conf), *arguments],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
-        self._pid = 0
 
     @property
     def pid(self) -> int:
-        """The process that serves: a packed executable may have started it as its child."""
-        if not self._pid:
-            self._pid = int(self.wait_event("started", timeout=START)[0]["pid"])
-        return self._pid
+        """The process that serves: what was started becomes it, also when it is packed."""
+        return self.process.pid
 
     # -- what it says
 
@@ -239,20 +228,26 @@ class Live:
         self._started = started
 
     def launch(
-        self, *arguments: str, conf: Path | None = None, descriptors: int = 0, config: str = ""
+        self, *arguments: str, conf: Path | None = None, without: Sequence[str] = (), config: str = ""
     ) -> Sidecar:
         """Start one on the drop-ins so far (and `config`, as 10-test.ini) without waiting for it."""
         if config:
             self.conf.write("10-test.ini", config)
         place = self.folder / f"run{len(self._started)}"
-        sidecar = Sidecar(conf or self.conf.path, place, arguments, descriptors)
+        sidecar = Sidecar(conf or self.conf.path, place, arguments, without)
         self._started.append(sidecar)
         return sidecar
 
-    def start(self, config: str = "", *arguments: str, descriptors: int = 0) -> Sidecar:
-        """Start one with a listener `public` on `port` and `config`; it serves when this returns."""
+    def start(
+        self, config: str = "", *arguments: str, descriptors: int = 0, without: Sequence[str] = ()
+    ) -> Sidecar:
+        """Start one with a listener `public` on `port` and `config`; it serves when this returns.
+
+        `descriptors` is its hard limit; 0: as it is.
+        """
         self.listen()
-        sidecar = self.launch(*arguments, descriptors=descriptors, config=config)
+        limits = [f"descriptors={descriptors}"] if descriptors else []
+        sidecar = self.launch(*arguments, without=[*without, *limits], config=config)
         sidecar.wait_event("started", timeout=START)
         return sidecar
 
@@ -261,6 +256,19 @@ class Live:
         file = self.conf.path / "00-listener.ini"
         if options or not file.exists():
             file.write_text(f"[listener public]\nbind = 127.0.0.1:{self.port}\n{options}\n")
+
+
+def tell(*arguments: str, without: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """What a command that serves nothing says, like `check`; in the root of the checkout."""
+    return subprocess.run(
+        [*confined(*without), *command(), *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START,
+        check=False,
+    )
 
 
 def _objects(file: Path) -> Iterable[dict[str, Any]]:

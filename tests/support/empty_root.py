@@ -1,0 +1,117 @@
+"""The life of a sidecar in a root with nothing in it but the binary, its drop-ins, /proc and /tmp.
+
+`python empty_root.py ROOT BINARY` runs in namespaces (processes, mounts, network) that go with it, and writes
+what it saw as JSON.
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LISTENER = "[listener public]\nbind = 127.0.0.1:8080\n"
+BY_NAME = "[upstream app]\nserver.a = app.example.test:8000\n[route app]\npath_prefix = /\nupstream = app\n"
+HELLO = "[route hello]\npath = /hello\nrespond = 200 Hello\n"
+
+
+def answer_names() -> None:
+    """Be the name server that is asked when nobody says which: everything is at 127.0.0.1."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 53))
+    while True:
+        query, peer = sock.recvfrom(512)
+        is_v4 = query[-4:-2] == b"\0\1"
+        found = b"\xc0\x0c\0\1\0\1" + struct.pack("!IH4s", 60, 4, bytes((127, 0, 0, 1))) if is_v4 else b""
+        # RFC 1035 section 4.1: the same id and question, a response, recursion available.
+        sock.sendto(
+            query[:2] + b"\x81\x80\0\1" + struct.pack("!H", is_v4) + bytes(4) + query[12:] + found, peer
+        )
+
+
+class App(http.server.BaseHTTPRequestHandler):
+    """The upstream."""
+
+    def do_GET(self) -> None:
+        """Tell who answered."""
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"app")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def get(path: str) -> tuple[int, str]:
+    """(status, body); (0, "") when nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    except ConnectionError:
+        return 0, ""
+    finally:
+        connection.close()
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Whether it came true within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def live(root: Path, binary: Path) -> dict[str, Any]:
+    """Check, tell, run, serve, reload and drain in `root`; what was seen."""
+    for name in ("proc", "tmp", "conf.d"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(binary, root / "sidecar")
+    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
+    (root / "conf.d" / "10.ini").write_text(LISTENER + BY_NAME)
+    threading.Thread(target=answer_names, daemon=True).start()
+    app = http.server.ThreadingHTTPServer(("127.0.0.1", 8000), App)
+    threading.Thread(target=app.serve_forever, daemon=True).start()
+    inside = [shutil.which("chroot") or "chroot", str(root), "/sidecar"]
+    environment = {"TZ": "Europe/Berlin"}
+    seen: dict[str, Any] = {"entries": sorted(os.listdir(root))}
+    check = subprocess.run(
+        [*inside, "check", "--conf", "/conf.d"], env=environment, capture_output=True, text=True
+    )
+    seen["check"] = [check.returncode, check.stdout, check.stderr]
+    told = subprocess.run([*inside, "about", "--json"], env=environment, capture_output=True, text=True)
+    seen["about"] = json.loads(told.stdout)
+    with (root.parent / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*inside, "run", "--conf", "/conf.d"], env=environment, stdout=log, stderr=log
+        )
+        until(lambda: get("/")[0] != 0)
+        seen["by name"] = get("/")
+        (root / "conf.d" / "20.ini").write_text(HELLO)
+        until(lambda: get("/hello")[1] == "Hello")
+        seen["after a reload"] = get("/hello")
+        process.send_signal(signal.SIGTERM)
+        seen["status"] = process.wait(10)
+    seen["left"] = os.listdir(root / "tmp")
+    seen["log"] = (root.parent / "log").read_text()
+    return seen
+
+
+if __name__ == "__main__":
+    print(json.dumps(live(Path(sys.argv[1]), Path(sys.argv[2]))))
