@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 # What is compiled: the core, and the Python modules on a request's way (pyproject.toml lists them).
 SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd') $(shell sed -n 's/^sources = \["\(.*\.py\)"\]/\1/p' pyproject.toml)
 
-.PHONY: build run test check fmt bench manual clean
+# What the binary is made of.
+PACKED := $(shell find sidecar -name '*.py') $(addprefix packaging/,binary.py entry.py launcher.c sidecar.spec)
+BINARY := dist/sidecar
+
+.PHONY: build run test check fmt bench binary deb manual clean
 
 build: $(VENV)/.built          ## the installed command, .venv/bin/sidecar
 
@@ -25,8 +29,9 @@ $(VENV)/.dev: $(VENV)/.built
 run: $(VENV)/.built            ## serve conf.d in front of the built-in demo upstream
 	$(BIN)/sidecar run --conf conf.d --with-demo
 
-test: $(VENV)/.dev             ## the whole suite
+test: $(VENV)/.dev $(BINARY)   ## the whole suite, then the end-to-end part with the binary
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/e2e --command $(BINARY)
 
 check: $(VENV)/.dev            ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -41,6 +46,17 @@ fmt: $(VENV)/.dev              ## put the code into its form
 bench: $(VENV)/.dev            ## CPU per request beside the neighbours that are installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m tests.bench
+
+binary: $(BINARY)              ## one executable that needs nothing of the machine, dist/sidecar
+
+$(BINARY): $(VENV)/.built $(PACKED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group binary
+	rm -rf build/binary
+	$(BIN)/python -m PyInstaller --log-level WARN --noconfirm --distpath build/binary --workpath build/pyinstaller packaging/sidecar.spec
+	$(BIN)/python packaging/binary.py build/binary/sidecar $@
+
+deb: $(BINARY)                 ## the Debian package, beside the binary
+	$(BIN)/python packaging/deb.py $(BINARY)
 
 manual: $(VENV)/.built         ## the reference of every option
 	$(BIN)/sidecar manual
