@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 
 from .net.inherit import VARIABLES, Heritage
@@ -25,6 +26,8 @@ SERVE_WITHIN: Final = 30.0
 #: Seconds that it has to end by itself, and then again when it was asked to, until it is killed.
 _END_WITHIN: Final = 2.0
 _POLL: Final = 0.02
+
+_posix_spawn: Final = monkey.get_original("os", "posix_spawn")
 
 #: Held back until the new process listens to them: until then they would end it.
 _WORDS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -197,13 +200,17 @@ def _spawn(words: list[str], heritage: Heritage) -> int:
         for descriptor in wanted:
             os.set_inheritable(descriptor, True)
         # Not a fork: that would copy the page tables, which stops the hub for as long as that takes.
-        return os.posix_spawn(
-            words[0],
-            words,
-            variables | heritage.variables(),
-            file_actions=others,
-            setsigmask=_WORDS,
-            setsigdef=_IGNORED,
+        # And not gevent's: that listens for the end of children only after the first has begun, and one that
+        # ends at once would never be seen.
+        return int(
+            _posix_spawn(
+                words[0],
+                words,
+                variables | heritage.variables(),
+                file_actions=others,
+                setsigmask=_WORDS,
+                setsigdef=_IGNORED,
+            )
         )
     finally:
         for descriptor in wanted:

@@ -77,6 +77,9 @@ def listen(address: Address) -> Any:
             # Accepted sockets inherit it, which saves a system call each.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(target)
+        if address.is_unix:
+            # Who may connect is decided by the directory, not by the umask of this process (nginx).
+            os.chmod(address.path, 0o666)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
     except OSError as error:

@@ -15,6 +15,7 @@ _SOCKET: Final = "NOTIFY_SOCKET"
 _USEC: Final = "WATCHDOG_USEC"
 WATCHDOG_PID: Final = "WATCHDOG_PID"
 
+_LONG_PATIENCE: Final = 20.0  # the same for the word without which it takes the service for dead
 _PATIENCE: Final = 1.0  # seconds until a manager that reads nothing is given up for this message
 _LONGEST_STATUS: Final = 1000  # characters
 
@@ -51,18 +52,18 @@ class Notify:
     def hand_over(self, pid: int) -> None:
         """The service is process `pid` from now on. This one says nothing more."""
         # The new one has its first word when the manager knows it: half an interval after this one at most.
-        self._send(f"MAINPID={pid}", "WATCHDOG=1")
+        self._send(f"MAINPID={pid}", "WATCHDOG=1", patience=_LONG_PATIENCE)
         self._address = ""
         self.interval = 0.0
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str, patience: float = _PATIENCE) -> None:
         if not self._address:
             return
         with self._turn:
             try:
                 # Connected, because only then the kernel tells when the other end has room again.
                 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                    sock.settimeout(_PATIENCE)
+                    sock.settimeout(patience)
                     sock.connect(self._address)
                     sock.send("\n".join(lines).encode(errors="replace"))
             except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -336,3 +337,14 @@ def test_both_wildcards_listen_beside_one_another() -> None:
     second = listen(Address("::", first.getsockname()[1]))
     first.close()
     second.close()
+
+
+def test_everybody_may_connect_to_a_socket_file_whatever_the_umask(tmp_path: Path) -> None:
+    """As with nginx: the directory decides."""
+    path = tmp_path / "socket"
+    before = os.umask(0o077)
+    try:
+        with listen(Address(path=str(path))):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    finally:
+        os.umask(before)
