@@ -5,9 +5,11 @@ Law: build → bind → swap one reference → let the old finish. A build that 
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .config.addresses import Address
 from .config.merge import Configuration
@@ -16,19 +18,22 @@ from .kept import Kept
 from .message import Request, Response
 from .net.connections import Connections
 from .net.inherit import Inherited
+from .net.names import Names
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
-from .places import Place, Places
+from .places import AnyServing, Place, Places
 from .policies.order import chain, failure_edit
 from .routing import check as routing
-from .routing.settings import RouteSettings
 from .routing.table import Route, Router
+from .runtime import SystemClock, Tasks, World
 from .session import Serving
 from .settings import SidecarSettings
-from .upstream.balance import RoundRobin
-from .upstream.forward import Forward, Server, Timeouts
-from .upstream.pool import ServerPool
+from .stream import StreamServing
 from .upstream.settings import UpstreamSettings
+from .upstreams import Surroundings, Upstreams
+
+#: Seconds that a name which is new has to be known before its upstream is served without it.
+_NAMES_WITHIN: Final = 1.0
 
 Event = Callable[..., None]
 Edit = Callable[[Request, Response], None]
@@ -86,52 +91,6 @@ def _failure_edits(edits: dict[Route, Edit]) -> Edit:
     return edit
 
 
-class _Upstream:
-    """An upstream of one generation, and the handlers that end routes at it."""
-
-    def __init__(
-        self, settings: UpstreamSettings, balance: RoundRobin[Server], now: Callable[[], float]
-    ) -> None:
-        self._settings = settings
-        self._balance = balance
-        self._now = now
-        self._ends: dict[tuple[object, ...], Forward] = {}
-
-    def end(self, route: RouteSettings) -> Forward:
-        """The handler for a route. Those that ask for the same share one: there may be very many."""
-        key = (
-            route.connect_timeout,
-            route.send_timeout,
-            route.read_timeout,
-            route.request_timeout,
-            route.tunnel_timeout,
-            route.upgrade,
-            route.buffering,
-            route.buffer_size,
-        )
-        end = self._ends.get(key)
-        if end is None:
-            end = self._ends[key] = self._forward(route)
-        return end
-
-    def _forward(self, route: RouteSettings) -> Forward:
-        own = self._settings
-        return Forward(
-            self._balance,
-            Timeouts(
-                _either(route.connect_timeout, own.connect_timeout),
-                _either(route.send_timeout, own.send_timeout),
-                _either(route.read_timeout, own.read_timeout),
-                _either(route.request_timeout, own.request_timeout),
-                _either(route.tunnel_timeout, own.tunnel_timeout),
-            ),
-            own.max_header_size,
-            self._now,
-            upgrade=route.upgrade,
-            buffer=route.buffer_size if route.buffering else 0,
-        )
-
-
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
@@ -141,6 +100,7 @@ class Application:
         access: Callable[[], AccessLog | None],
         now: Callable[[], float],
         inherited: Inherited | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
         self._event = event
         self._access = access
@@ -148,7 +108,11 @@ class Application:
         self._kept = Kept()
         self._connections = Connections(10_000, self._on_full)
         self._places = Places(event, self._connections, now, inherited or Inherited())
-        self._servers: dict[str, set[Address]] | None = None  # of each upstream; None before the first
+        chance = random.Random()
+        tasks = tasks or Tasks(lambda task, error: event("task_died", task=task, exc_info=error))
+        world = World(tasks, SystemClock(), chance, event)
+        self._around = Surroundings(now, event, chance, secrets.token_bytes(32), world)
+        self._upstreams: Upstreams | None = None
 
     # -- building
 
@@ -159,60 +123,67 @@ class Application:
         configuration = prepared.configuration
         self._kept.begin()
         try:
-            wanted = self._build(configuration, prepared.routers)
+            names = self._names(configuration.only(SidecarSettings).resolver)
+            upstreams = Upstreams(configuration.named(UpstreamSettings), self._kept, names, self._around)
+            wanted = self._build(configuration, prepared.routers, upstreams)
+            # A request should not meet a name that is about to be known.
+            upstreams.wait(self._now() + _NAMES_WITHIN)
             fresh = self._places.bind(configuration, wanted)
         except BaseException:
             self._kept.abandon()
             raise
         self._places.swap(wanted, fresh)
+        before, self._upstreams = self._upstreams, upstreams
+        if before is not None:
+            before.retire()
+        # What is gone goes first: a check that ends makes its server usable, one that begins may not.
         self._kept.sweep()
+        upstreams.serve()
         self._connections.resize(configuration.only(SidecarSettings).max_connections)
-        self._tell_servers(configuration)
+        self._tell_servers(before)
 
-    def _build(self, configuration: Configuration, routers: dict[str, Router]) -> dict[Place, Serving]:
-        upstreams = {
-            name: _Upstream(settings, self._balance(settings), self._now)
-            for name, settings in configuration.named(UpstreamSettings).items()
-        }
+    def _names(self, name_servers: tuple[str, ...]) -> Names:
+        world = self._around.world
+        make = partial(Names, world.tasks, world.clock, world.random, world.event, name_servers)
+        return self._kept.claim(("names", name_servers), make)
+
+    def unknown_names(self) -> dict[str, str]:
+        """Name → why nothing is known of it, of those of which nothing is: their servers are not asked."""
+        return self._upstreams.unknown() if self._upstreams is not None else {}
+
+    def _build(
+        self, configuration: Configuration, routers: dict[str, Router], upstreams: Upstreams
+    ) -> dict[Place, AnyServing]:
         edits: dict[Route, Edit] = {}
         for route in {route: None for router in routers.values() for route in router.routes}:
             own = route.settings
-            end = upstreams[own.upstream].end(own) if own.upstream else None
-            route.handler = chain(own, end)
+            if route.is_tcp:
+                route.handler = upstreams.link(own)
+                continue
+            route.handler = chain(own, upstreams.end(own))
             edit = failure_edit(own)
             if edit is not None:
                 edits[route] = edit
         access = self._access()
-        wanted: dict[Place, Serving] = {}
+        wanted: dict[Place, AnyServing] = {}
         for name, settings in configuration.named(ListenerSettings).items():
-            serving = Serving(name, settings, routers[name], access, self._event)
-            serving.on_failure = _failure_edits(edits)
+            serving: AnyServing
+            if settings.protocol == "tcp":
+                serving = StreamServing(name, settings, routers[name], access, self._event)
+            else:
+                serving = Serving(name, settings, routers[name], access, self._event)
+                serving.on_failure = _failure_edits(edits)
             wanted.update(dict.fromkeys(self._places.of(name, settings), serving))
         return wanted
 
-    def _balance(self, settings: UpstreamSettings) -> RoundRobin[Server]:
-        servers = []
-        for server in settings.server.values():
-            key = ("server", server.address, settings.keepalive, settings.keepalive_timeout)
-            make = partial(ServerPool, server.address, settings.keepalive, settings.keepalive_timeout)
-            pool = self._kept.claim(key, make)
-            servers.append((Server(str(server.address), pool), server.weight))
-        return RoundRobin(servers)
-
-    def _tell_servers(self, configuration: Configuration) -> None:
-        after = {
-            name: {server.address for server in settings.server.values()}
-            for name, settings in configuration.named(UpstreamSettings).items()
-        }
-        before, self._servers = self._servers, after
-        if before is None:
+    def _tell_servers(self, before: Upstreams | None) -> None:
+        if before is None or self._upstreams is None:
             return
-        for name in before | after:
-            old, new = before.get(name, set()), after.get(name, set())
-            if new - old:
-                self._event("upstream_added", upstream=name, servers=sorted(map(str, new - old)))
-            if old - new:
-                self._event("upstream_removed", upstream=name, servers=sorted(map(str, old - new)))
+        for name, new, gone in self._upstreams.changes(before):
+            if new:
+                self._event("upstream_added", upstream=name, servers=sorted(new))
+            if gone:
+                self._event("upstream_removed", upstream=name, servers=sorted(gone))
 
     # -- serving
 
@@ -259,7 +230,3 @@ class Application:
         self._connections.kill(block=True, timeout=1)
         self._kept.begin()
         self._kept.sweep()
-
-
-def _either(own: float | None, default: float) -> float:
-    return default if own is None else own

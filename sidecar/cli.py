@@ -1,6 +1,7 @@
 """The commands of `sidecar`: arguments in, text and an exit status out.
 
-Law: no logic, and no import that a command does not need. 0: done; 1: mistakes, on stderr; 2: wrong usage.
+Law: no logic, and no import that a command does not need. 0: done; 1: mistakes, on stderr, or servers that do
+not answer; 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
@@ -21,6 +22,7 @@ from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .config.merge import Configuration
+    from .probing import Found
 
 _HERE: Final = Path("conf.d")
 _SYSTEM: Final = Path("/etc/sidecar/conf.d")
@@ -158,8 +160,8 @@ def _check(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         mistakes = error.mistakes
     if arguments.json:
-        _write_json({"ok": not mistakes, "mistakes": mistakes, "warnings": warnings, "sections": sections})
-        return 1 if mistakes else 0
+        told = {"ok": not mistakes, "mistakes": mistakes, "warnings": warnings, "sections": sections}
+        return _check_json(told, configuration if arguments.probe and not mistakes else None)
     _tell(f"warning: {warning}" for warning in warnings)
     if mistakes:
         return _refuse(mistakes)
@@ -167,7 +169,34 @@ def _check(arguments: argparse.Namespace) -> int:
 
     counted = ", ".join(_counted(kind, count) for kind, count in sections.items())
     _write_line(f"{printable(directory)}: ok: {counted}")
-    return 0
+    return _probe(configuration) if arguments.probe else 0
+
+
+def _check_json(told: dict[str, Any], probed: Configuration | None) -> int:
+    if probed is not None:
+        told["servers"] = [found.as_dict() for found in _dialed(probed)]
+        told["ok"] = all(server["ok"] is not False for server in told["servers"])
+    _write_json(told)
+    return 0 if told["ok"] else 1
+
+
+def _probe(configuration: Configuration) -> int:
+    status = 0
+    for found in _dialed(configuration):
+        _write_line(str(found))
+        if found.reason:
+            status = 1
+    return status
+
+
+def _dialed(configuration: Configuration) -> Iterator[Found]:
+    from .probing import probe
+    from .runtime import SystemClock
+    from .settings import SidecarSettings
+    from .upstream.settings import UpstreamSettings
+
+    name_servers = configuration.only(SidecarSettings).resolver
+    return probe(configuration.named(UpstreamSettings), name_servers, SystemClock())
 
 
 def _assemble(configuration: Configuration) -> tuple[list[str], list[str]]:
@@ -287,7 +316,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _with_conf(add(_run, "serve until told to stop"))
     run.add_argument("--with-demo", action="store_true", help="serve the demo upstream too")
-    _with_json(_with_conf(add(_check, "tell every mistake of the configuration")))
+    check = _with_json(_with_conf(add(_check, "tell every mistake of the configuration")))
+    check.add_argument("--probe", action="store_true", help="then dial every server of every upstream, once")
     _with_json(_with_conf(add(_show, "print the configuration in effect, every value with its origin")))
     _add_question(_with_json(_with_conf(add(_explain, "tell what would happen to a request, and why"))))
     add(_manual, "print the reference of every option")

@@ -40,6 +40,9 @@ REASONS: Final[dict[str, Verdict]] = {
     "malformed_response": Verdict(502, "upstream", "http_protocol_error"),
     "response_incomplete": Verdict(502, "upstream", "http_response_incomplete"),
     "upgrade_failed": Verdict(502, "upstream", "http_upgrade_failed"),
+    "no_server": Verdict(503, "upstream", "destination_unavailable"),
+    "upstream_overloaded": Verdict(503, "upstream", "connection_limit_reached"),
+    "circuit_open": Verdict(503, "upstream", "destination_unavailable"),
     "internal_error": Verdict(500, "proxy", "proxy_internal_error"),
 }
 
@@ -64,7 +67,15 @@ class Malformed(SidecarError):
 class Failure(SidecarError):
     """An exchange that cannot go on as the client asked. `reason` is a key of REASONS."""
 
-    def __init__(self, reason: str, detail: str = "", *, status: int = 0, repeatable: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        status: int = 0,
+        repeatable: bool = False,
+        retry_after: int = 1,
+    ) -> None:
         super().__init__(reason, detail)
         verdict = REASONS[reason]
         self.reason = reason
@@ -72,6 +83,7 @@ class Failure(SidecarError):
         self.status = status or verdict.status
         self.blame: Blame = verdict.blame
         self.proxy_error = verdict.proxy_error
+        self.retry_after = retry_after  # seconds, for a 503
         self.repeatable = repeatable  # True only when the upstream provably did not act on the request
 
     def __str__(self) -> str:

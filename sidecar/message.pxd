@@ -21,6 +21,7 @@ cdef class Request:
     cdef public str client
     cdef public object client_channel
     cdef public object drop
+    cdef public object endpoints
     cdef public bytes extra
     cdef public object head
     cdef public object host

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
 from .wire.head import Names, RequestHead, ResponseHead
 
@@ -43,6 +43,7 @@ class Request:
         "client",
         "client_channel",
         "drop",
+        "endpoints",
         "extra",
         "head",
         "host",
@@ -70,6 +71,7 @@ class Request:
         self.host_header: bytes | None = None  # Host for the upstream; None: the client's
         self.body: Any = None  # net.body.RequestBody, or None when there is none
         self.client_channel: Any = None  # net.channel.Channel, watched while the upstream is waited for
+        self.endpoints: Any = None  # net.endpoints.Endpoints as a balancer told; None: the channel's
         self.interim: Callable[[ResponseHead], None] | None = None  # passes a 1xx on to the client
         self.match: dict[str, str] | None = None  # named groups of the route's regexes
         self.route: Any = None  # routing.table.Route once chosen
@@ -91,3 +93,21 @@ class Response:
 
 
 Handler = Callable[[Request], Response]
+
+
+class NoHead:
+    """In place of a head where there is no request, only a connection: it has no host and no fields."""
+
+    __slots__ = ()
+    host: Final = ""
+
+
+_NO_HEAD: Final = NoHead()
+
+
+def connection(client: str, listener: str) -> Request:
+    """What routes and upstreams are asked with for a TCP connection. `host`, set later, is the name it wants.
+
+    Who asks for the head of a request asks in vain: the configuration is checked so that nobody does.
+    """
+    return Request(cast(RequestHead, _NO_HEAD), "", client, "tcp", listener)

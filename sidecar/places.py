@@ -20,6 +20,10 @@ from .net.inherit import Inherited
 from .net.listener import Listener, bind_advice
 from .net.settings import ListenerSettings
 from .session import Current, Serving, Session
+from .stream import Stream, StreamServing
+
+#: What serves the connections of a listener.
+AnyServing = Serving | StreamServing
 
 #: Seconds that a client has for a request when it connected, or was told to ask again, as its listener ended.
 LAST_CALL: Final = 1.0
@@ -39,15 +43,47 @@ class Place(NamedTuple):
         return f"{self.address} {self.written}".rstrip()
 
 
-class _Bound(Current):
-    """A bound address and whom it serves."""
+class _Bound:
+    """A bound address and whom it serves. `current`: where the sessions of HTTP look; None for TCP."""
 
-    __slots__ = ("listener", "sessions")
+    __slots__ = ("_serving", "current", "listener", "sessions")
 
-    def __init__(self, serving: Serving) -> None:
-        super().__init__(serving)
-        self.sessions: set[Session] = set()
+    def __init__(self, serving: AnyServing) -> None:
+        self._serving = serving
+        self.current = Current(serving) if isinstance(serving, Serving) else None
+        self.sessions: set[Session | Stream] = set()
         self.listener: Listener | None = None
+
+    @property
+    def serving(self) -> AnyServing:
+        """What new connections are served by."""
+        return self._serving
+
+    def serve(self, serving: AnyServing) -> None:
+        """Another generation: sessions go on with it, unless it is for another protocol."""
+        if type(serving) is not type(self._serving):
+            self.last_call()
+            self._serving.ended = True
+            self.current = Current(serving) if isinstance(serving, Serving) else None
+        elif self.current is not None:
+            assert isinstance(serving, Serving)
+            self.current.serving = serving
+        self._serving = serving
+
+    def last_call(self) -> None:
+        """Sessions end: who has asked for nothing at once, who was just accepted has a moment to."""
+        if isinstance(self._serving, Serving):
+            self._serving.idle_timeout = min(self._serving.idle_timeout, LAST_CALL)
+        for session in list(self.sessions):
+            session.retire()
+
+    def session(self, channel: Channel, peer: Any, now: Callable[[], float]) -> Session | Stream:
+        """The session of a connection that was accepted."""
+        name = peer[0] if isinstance(peer, tuple) else UNIX_PEER
+        if self.current is not None:
+            return Session(channel, name, _listener(self).bound.port, self.current, now)
+        assert isinstance(self._serving, StreamServing)
+        return Stream(channel, name, self._serving, now)
 
 
 class Places:
@@ -82,7 +118,7 @@ class Places:
 
     # -- a reload
 
-    def bind(self, configuration: Configuration, wanted: dict[Place, Serving]) -> dict[Place, _Bound]:
+    def bind(self, configuration: Configuration, wanted: dict[Place, AnyServing]) -> dict[Place, _Bound]:
         """Bind what `wanted` lacks. Raises ConfigurationError; then nothing has changed."""
         fresh: dict[Place, _Bound] = {}
         given_up: list[Place] = []
@@ -108,7 +144,7 @@ class Places:
         return fresh
 
     def _listen(
-        self, place: Place, bound: _Bound, wanted: dict[Place, Serving], given_up: list[Place]
+        self, place: Place, bound: _Bound, wanted: dict[Place, AnyServing], given_up: list[Place]
     ) -> Listener:
         make = partial(Listener, place.address, partial(self._serve, bound), self._connections, self._event)
         if place.address.is_inherited:
@@ -149,16 +185,15 @@ class Places:
             else:
                 bound.listener.start()
 
-    def swap(self, wanted: dict[Place, Serving], fresh: Mapping[Place, _Bound]) -> None:
+    def swap(self, wanted: dict[Place, AnyServing], fresh: Mapping[Place, _Bound]) -> None:
         """Serve `wanted` from now on, where `bind` has bound what was missing."""
         for place in [one for one in self._bound if one not in wanted]:
             bound = self._bound.pop(place)
             self._end(bound, _listener(bound).end)
             # Who connected at the last moment was still accepted, and gets a moment to ask.
-            bound.serving.idle_timeout = min(bound.serving.idle_timeout, LAST_CALL)
-            _retire(bound)
+            bound.last_call()
         for place, bound in self._bound.items():
-            bound.serving = wanted[place]
+            bound.serve(wanted[place])
         for place, bound in fresh.items():
             self._bound[place] = bound
             listener = _listener(bound)
@@ -170,8 +205,7 @@ class Places:
     # -- serving
 
     def _serve(self, bound: _Bound, channel: Channel, peer: Any) -> None:
-        name = peer[0] if isinstance(peer, tuple) else UNIX_PEER
-        session = Session(channel, name, _listener(bound).bound.port, bound, self._now)
+        session = bound.session(channel, peer, self._now)
         sessions = bound.sessions
         sessions.add(session)
         try:
@@ -214,19 +248,13 @@ class Places:
     def retire(self) -> None:
         """End the idle connections of the places that ended; who has begun to ask is answered."""
         for bound in self._left:
-            bound.serving.idle_timeout = min(bound.serving.idle_timeout, LAST_CALL)
-            _retire(bound)
+            bound.last_call()
 
     def _end(self, bound: _Bound, how: Callable[[], None]) -> None:
         how()
         bound.serving.ended = True
         name, address = bound.serving.name, str(_listener(bound).bound)
         self._event("listener_closed", listener=name, address=address)
-
-
-def _retire(bound: _Bound) -> None:
-    for session in list(bound.sessions):
-        session.retire()
 
 
 def _listener(bound: _Bound) -> Listener:

@@ -86,7 +86,7 @@ class Process:
         self._inherited = inherited or Inherited()
         self._demo = demo
         self._application = Application(
-            self._event, lambda: self._access, self._clock.monotonic, self._inherited
+            self._event, lambda: self._access, self._clock.monotonic, self._inherited, self._tasks
         )
         self._notify = Notify(os.environ, os.getpid())
         self._stop = Event()
@@ -100,7 +100,7 @@ class Process:
         """Whether the others end when this one does: it is the first of a container."""
         return self._init is not None
 
-    def _event(self, name: str, **fields: Any) -> None:
+    def _event(self, name: str, /, **fields: Any) -> None:
         self._events.event(name, **fields)
 
     # -- logs

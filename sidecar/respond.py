@@ -21,8 +21,6 @@ PHRASES: Final[dict[int, str]] = {status.value: status.phrase for status in HTTP
     499: "Client Closed Request"
 }
 
-#: Seconds after which a client may ask again: soon, because another server or instance answers by then.
-_RETRY_AFTER: Final = b"1"
 #: A 405 must name what is allowed (RFC 9110 section 15.5.6); the one method never allowed is CONNECT.
 _ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -35,17 +33,21 @@ def failure(error: Failure | Malformed, request_method: bytes) -> Response:
     if isinstance(error, Malformed):
         reason, details = "malformed_request", error.rule
         proxy_error = REASONS[reason].proxy_error
+        retry_after = 0
     else:
         reason = details = error.reason
         proxy_error = error.proxy_error
+        retry_after = error.retry_after
     is_head = request_method == b"HEAD"
-    head, body = _answer(error.status, proxy_error, details, is_head)
+    head, body = _answer(error.status, proxy_error, details, retry_after, is_head)
     return Response(head, None if is_head else body, reason)
 
 
 # Heads never change, so those of one kind are one: a flood of failures costs little.
 @lru_cache(maxsize=256)
-def _answer(status: int, proxy_error: str, details: str, is_head: bool) -> tuple[ResponseHead, bytes]:
+def _answer(
+    status: int, proxy_error: str, details: str, retry_after: int, is_head: bool
+) -> tuple[ResponseHead, bytes]:
     body = f"{status} {PHRASES.get(status, 'Unknown')}: {details}\n".encode("ascii")
     fields = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
@@ -53,7 +55,7 @@ def _answer(status: int, proxy_error: str, details: str, is_head: bool) -> tuple
         (b"Proxy-Status", f'sidecar; error={proxy_error}; details="{details}"'.encode("ascii")),
     ]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        fields.append((b"Retry-After", _RETRY_AFTER))
+        fields.append((b"Retry-After", b"%d" % retry_after))
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         fields.append((b"Allow", _ALLOW))
     method = b"HEAD" if is_head else b"GET"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gevent
 import gevent.pool
@@ -72,3 +72,13 @@ class Tasks:
     def stop(self) -> None:
         """Kill what still runs and wait for it."""
         self._group.kill()
+
+
+class World(NamedTuple):
+    """All of that, and the one who is told what happens."""
+
+    tasks: Tasks
+    clock: Clock
+    random: random.Random
+    event: Callable[..., None]
+    pause: Callable[[float], Any] = gevent.sleep

@@ -30,6 +30,7 @@ cdef class Session:
     cdef Current _current
     cdef Channel _channel
     cdef str _client
+    cdef object _endpoints
     cdef bytes _fixed
     cdef bint _idle
     cdef Serving _known

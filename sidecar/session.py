@@ -16,11 +16,12 @@ from .net.body import RequestBody
 from .net.channel import HEAD, SLOW, Channel
 from .net.client_address import UNTRUSTED_DROP, ClientAddress, host_line, peer_address
 from .net.connections import unread
+from .net.endpoints import Endpoints
+from .net.proxy_header import read_proxy_header
 from .observe.access import AccessLog
 from .respond import date_line
 from .respond import failure as failure_response
 from .upstream.relay import Tunnel
-from .wire import proxy_protocol
 from .wire.head import CHUNKED, CLOSE, LENGTH, NONE, Limits, Names, RequestHead, ResponseHead
 from .wire.target import normal_path
 
@@ -89,6 +90,7 @@ class Session:
         "_channel",
         "_client",
         "_current",
+        "_endpoints",
         "_fixed",
         "_idle",
         "_known",
@@ -111,6 +113,7 @@ class Session:
         self._known: Serving | None = None
         self._fixed = b""
         self._trusted = False
+        self._endpoints: Endpoints | None = None  # what a balancer told
 
     def run(self) -> None:
         """Serve until the connection ends. Closes nothing on a clean end: the caller owns the channel."""
@@ -125,25 +128,20 @@ class Session:
 
     def _read_proxy_header(self, serving: Serving) -> bool:
         """Learn from a load balancer who the client is; False when the connection ended or is refused."""
-        channel = self._channel
-        until = self._now() + serving.header_timeout
-        while True:
-            try:
-                if not channel.fill(channel.pending + 1, max(until - self._now(), 0.001)):
-                    return False
-                found = proxy_protocol.parse(channel.peek())
-            except Malformed as malformed:
-                if malformed.rule == "proxy_missing" and serving.proxy_protocol == "accept":
-                    return True
-                serving.event("proxy_header_refused", peer=self._client, rule=malformed.rule)
+        is_required = serving.proxy_protocol == "require"
+        try:
+            found = read_proxy_header(self._channel, is_required, serving.header_timeout, self._now)
+        except Malformed as malformed:
+            serving.event("proxy_header_refused", peer=self._client, rule=malformed.rule)
+            return False
+        except Broken as broken:
+            if broken.what == "ended":
                 return False
-            if found is not None:
-                break
-        channel.skip(found.size)
-        if found.source is not None:
+            raise
+        if found is not None and found.source is not None and found.destination is not None:
             self._peer = self._client = found.source[0]
-        if found.destination is not None:
             self._port = found.destination[1]
+            self._endpoints = Endpoints(found.source, found.destination)
         return True
 
     def retire(self) -> None:
@@ -252,6 +250,7 @@ class Session:
             request.extra = self._fixed + host_line(head.authority)
             request.drop = _UNTRUSTED
         request.client_channel = self._channel
+        request.endpoints = self._endpoints
         if head.framing == CHUNKED or head.length:
             request.body = RequestBody(head, self._channel, serving.body_timeout)
         if head.version == 11:

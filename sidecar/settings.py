@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from .config.kinds import DURATION, TEXT, checked, choice, integer
+from .config.kinds import DURATION, TEXT, checked, choice, integer, list_of
 from .config.schema import Section, option
+from .net.name_files import setup_of
 from .net.settings import ListenerSettings
 from .routing.settings import RouteSettings
 from .upstream.settings import UpstreamSettings
@@ -16,6 +17,14 @@ def _log_target(text: str) -> str | None:
     if text in ("stdout", "stderr", "off") or "/" in text:
         return None
     return f"'{text}' is neither stdout, stderr, off nor a path: write one of them, a path with a '/' in it"
+
+
+def _name_server(text: str) -> str | None:
+    try:
+        setup_of((text,))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,11 @@ class SidecarSettings(Section):
     )
     log_level: str = option(
         "info", choice("debug", "info", "warning", "error"), "The least severe events that are logged."
+    )
+    resolver: tuple[str, ...] = option(
+        (),
+        list_of(checked(TEXT, _name_server)),
+        "Name servers: address or address:port, IPv6 in brackets; empty: those of /etc/resolv.conf.",
     )
     max_connections: int = option(
         10_000,

@@ -32,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
+def pytest_collection_finish() -> None:
+    """What is there now stays: the collections that tests ask for need not look through it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """The test gives back every descriptor it took."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar import app, places
+from sidecar import places
 from sidecar.app import Application, check, prepare
 from sidecar.config.addresses import Address
 from sidecar.config.merge import Configuration, load
@@ -20,7 +20,6 @@ from sidecar.net.listener import Listener
 from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
 from sidecar.settings import SECTIONS
-from sidecar.upstream.pool import ServerPool
 from tests.support.live import free_port
 from tests.support.streams import FakeServer, Peer, ServerSide, now, settle, wait_until
 
@@ -261,15 +260,25 @@ def test_connections_to_a_server_survive_a_reload(served: Served, options: str) 
 
 
 @pytest.mark.parametrize("options", ["keepalive = 3\n", "keepalive_timeout = 7s\n"])
-def test_other_settings_for_kept_connections_replace_them(served: Served, options: str) -> None:
+def test_other_settings_for_kept_connections_keep_them(served: Served, options: str) -> None:
     server = served.upstream([OK, OK], [OK])
     served.apply(PUBLIC + to(server))
     peer = served.connect()
     ask(peer)
     served.apply(PUBLIC + to(server, options))
     ask(peer)
-    assert len(server.connections) == 2
+    assert len(server.connections) == 1
+
+
+def test_no_connections_are_kept_once_none_shall_be(served: Served) -> None:
+    server = served.upstream([OK, OK], [OK])
+    served.apply(PUBLIC + to(server))
+    peer = served.connect()
+    ask(peer)
+    served.apply(PUBLIC + to(server, "keepalive = 0\n"))
     wait_until(lambda: not server.connections[0].is_open)
+    ask(peer)
+    assert len(server.connections) == 2
 
 
 def test_connections_to_a_server_that_is_gone_are_closed_and_busy_ones_after_their_exchange(
@@ -340,18 +349,14 @@ def test_an_address_that_cannot_be_bound_changes_nothing(served: Served) -> None
     assert served.events == before
 
 
-def test_pools_that_were_made_for_nothing_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    pools: list[ServerPool] = []
-
-    def make(*args: Any) -> ServerPool:
-        pools.append(ServerPool(*args))
-        return pools[-1]
-
-    monkeypatch.setattr(app, "ServerPool", make)
-    server, taken = served.upstream(), served.upstream()
-    served.apply(to(server))
-    served.refused(f"[listener a]\nbind = {taken.address}\n" + to(server, "keepalive = 3\n"))
-    assert [pool.closed for pool in pools] == [False, True]
+def test_a_refused_change_leaves_the_connections_of_the_upstream_alone(served: Served) -> None:
+    server, taken = served.upstream([OK, OK]), served.upstream()
+    served.apply(PUBLIC + to(server))
+    peer = served.connect()
+    ask(peer)
+    served.refused(f"[listener a]\nbind = {taken.address}\n" + to(server, "keepalive = 0\n"))
+    ask(peer)
+    assert len(server.connections) == 1
 
 
 def test_all_addresses_that_cannot_be_bound_are_named(served: Served) -> None:

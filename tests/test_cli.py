@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from sidecar.errors import ConfigurationError
 
 GOOD = "[listener public]\nbind = 127.0.0.1:0\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
 BAD = "[listener public]\nbind = 127.0.0.1\n[sidecar]\nlog_level = loud\n"
+
+ROOT = Path(__file__).parent.parent
 
 Install = Callable[..., None]
 
@@ -101,10 +105,84 @@ def test_check_writes_json(conf: Path, install: Install, capsys: pytest.CaptureF
     assert err == ""
 
 
+class Dialed:
+    """What became of one server."""
+
+    def __init__(self, name: str, reason: str = "", ok: bool | None = True) -> None:
+        self.name = name
+        self.reason = reason
+        self.ok = ok
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason or 'ok'}"
+
+    def as_dict(self) -> dict[str, object]:
+        return {"server": self.name, "ok": self.ok}
+
+
+def test_check_dials_the_servers_when_asked_to(
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (conf / "b.ini").write_text("[sidecar]\nresolver = 127.0.0.9:53\n")
+    calls: list[tuple[list[str], tuple[str, ...]]] = []
+    found = [Dialed("a"), Dialed("down", ok=None)]
+
+    def probe(upstreams: dict[str, object], name_servers: tuple[str, ...], _clock: object) -> list[Dialed]:
+        calls.append((list(upstreams), name_servers))
+        return found
+
+    install("app", check=lambda configuration: ([], []))
+    install("probing", probe=probe)
+    good = f"{conf}: ok: 1 listener, 1 upstream, 0 routes\n"
+    assert cli.main(["check", "--conf", str(conf)]) == 0
+    assert (capsys.readouterr().out, calls) == (good, [])
+    assert cli.main(["check", "--probe", "--conf", str(conf)]) == 0
+    assert capsys.readouterr() == (f"{good}a: ok\ndown: ok\n", "")
+    assert calls == [(["app"], ("127.0.0.9:53",))]
+    assert cli.main(["check", "--probe", "--json", "--conf", str(conf)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["servers"]) == (
+        True,
+        [{"server": "a", "ok": True}, {"server": "down", "ok": None}],
+    )
+    found.insert(1, Dialed("b", "connection_refused", False))
+    assert cli.main(["check", "--probe", "--conf", str(conf)]) == 1
+    assert capsys.readouterr().out == f"{good}a: ok\nb: connection_refused\ndown: ok\n"
+    assert cli.main(["check", "--probe", "--json", "--conf", str(conf)]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_a_configuration_with_mistakes_dials_nobody(
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("app", check=lambda configuration: (["no route"], []))
+    assert cli.main(["check", "--probe", "--conf", str(conf)]) == 1
+    assert capsys.readouterr() == ("", "no route\n")
+    assert cli.main(["check", "--probe", "--json", "--conf", str(conf)]) == 1
+    assert "servers" not in json.loads(capsys.readouterr().out)
+
+
+def test_check_dials_real_servers(conf: Path) -> None:
+    """In a process of its own: nothing there is patched, and nothing keeps it from ending."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (conf / "a.ini").write_text(
+            "[listener public]\nbind = 127.0.0.1:0\n"
+            f"[upstream app]\nserver.a = localhost:{port}\nserver.b = 127.0.0.1:1\n"
+        )
+        command = [sys.executable, "-m", "sidecar", "check", "--probe", "--conf", str(conf)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("upstream app: server.a ")
+    assert re.search(r": ok, [0-9.]+ ms$", lines[1])
+    assert lines[2:] == ["upstream app: server.b 127.0.0.1:1: connection_refused: Connection refused"]
+
+
 def test_show_writes_ini_or_json(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "--conf", str(conf)]) == 0
     text = capsys.readouterr().out
-    assert f"# {conf}/a.ini:2\nbind = 127.0.0.1:0\n# default\nproxy_protocol = off\n" in text
+    assert f"# {conf}/a.ini:2\nbind = 127.0.0.1:0\n# default\nprotocol = http\n" in text
     assert cli.main(["show", "--json", "--conf", str(conf)]) == 0
     assert json.loads(capsys.readouterr().out)["sections"][0]["kind"] == "sidecar"
 

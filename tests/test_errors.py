@@ -64,11 +64,15 @@ def test_a_verdict_is_one_that_clients_and_logs_understand(reason: str, verdict:
 
 @pytest.mark.parametrize(("reason", "verdict"), REASONS.items())
 def test_who_is_to_blame_fits_the_status(reason: str, verdict: Verdict) -> None:
-    """A 4xx is the client's doing, a 502 or 504 the server's; the proxy owns the rest and a missing route."""
+    """A 4xx is the client's doing, a 502 or 504 the server's; the proxy owns the rest and a missing route.
+
+    503 says that nobody was asked: by the proxy's own want, or since no server would have had use for it.
+    """
     if verdict.blame == "client":
         assert 400 <= verdict.status < 500
     elif verdict.blame == "upstream":
-        assert verdict.status in (502, 504)
+        unasked = reason in ("no_server", "upstream_overloaded", "circuit_open")
+        assert verdict.status in ((503,) if unasked else (502, 504))
     else:
         assert verdict.status in (404, 500, 503)
 
@@ -84,6 +88,7 @@ def test_a_failure_carries_its_verdict(reason: str, verdict: Verdict) -> None:
     failure = Failure(reason)
     assert (failure.reason, failure.status, failure.blame, failure.proxy_error) == (reason, *verdict)
     assert (failure.detail, failure.repeatable, str(failure)) == ("", False, reason)
+    assert failure.retry_after == 1
 
 
 def test_a_failure_says_more_to_the_log_and_may_have_another_status() -> None:

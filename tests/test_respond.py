@@ -65,6 +65,8 @@ def test_the_status_of_the_failure_itself_counts() -> None:
 
 def test_a_service_that_is_away_for_a_while_says_when_to_ask_again() -> None:
     assert failure(Failure("connection_refused", status=503), b"GET").head.get(b"retry-after") == b"1"
+    assert failure(Failure("circuit_open", retry_after=7), b"GET").head.get(b"retry-after") == b"7"
+    assert failure(Failure("circuit_open", retry_after=8), b"GET").head.get(b"retry-after") == b"8"
 
 
 def test_head_gets_the_length_but_no_body() -> None:

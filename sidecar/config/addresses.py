@@ -25,7 +25,7 @@ _SOCKET_NAME: Final = re.compile(r"[!-+\--9;-~]{1,255}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address (`host`, `port`), the `path` of a UNIX socket, or the `name` of inherited sockets.
+    """A TCP address (`host`, `port`), a UNIX socket (`path`), inherited sockets (`name`), or a `service`.
 
     What does not belong to its form is empty.
     """
@@ -34,6 +34,12 @@ class Address:
     port: int = 0
     path: str = ""
     name: str = ""
+    service: str = ""  # a name with SRV records
+
+    @property
+    def is_name(self) -> bool:
+        """Whether its host has to be resolved."""
+        return bool(self.host) and ":" not in self.host and not _NUMERIC.fullmatch(self.host)
 
     @property
     def is_unix(self) -> bool:
@@ -56,6 +62,8 @@ class Address:
             return f"unix:{self.path}"
         if self.name:
             return f"fd:{self.name}"
+        if self.service:
+            return f"srv:{self.service}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -77,6 +85,13 @@ def _parse_inherited(text: str) -> Address:
             f"{quoted(text)} names no sockets: write fd: and the FileDescriptorName= of a socket unit"
         )
     return Address(name=name)
+
+
+def _parse_service(text: str) -> Address:
+    service = text.removeprefix("srv:")
+    if not _NAME.fullmatch(service) or len(service.rstrip(".")) > _LONGEST_NAME:
+        raise ValueError(f"{quoted(text)} is not a service: write srv:_http._tcp.app.example")
+    return Address(service=service.lower())
 
 
 def _host(text: str, host: str) -> str:
@@ -123,6 +138,8 @@ def _parse_bind(text: str) -> Address:
 
 
 def _parse_server(text: str) -> Address:
+    if text.startswith("srv:"):
+        return _parse_service(text)
     return _parse_unix(text) if text.startswith("unix:") else _parse_tcp(text, 1)
 
 
@@ -131,6 +148,14 @@ BIND: Final[Kind[Address]] = Kind("address", _parse_bind)
 
 #: Where to connect.
 SERVER_ADDRESS: Final[Kind[Address]] = Kind("address", _parse_server)
+
+
+def _no_value(text: str) -> bool:
+    raise ValueError("takes no value: write the word alone")
+
+
+#: A parameter that is there or not.
+FLAG: Final[Kind[bool]] = Kind("flag", _no_value)
 
 
 class Addressed(Protocol):
@@ -147,7 +172,7 @@ A = TypeVar("A", bound=Addressed)
 
 
 def with_parameters(make: Callable[..., A], parameters: Mapping[str, Kind[Any]]) -> Kind[A]:
-    """A server address followed by `name=value` words.
+    """A server address followed by `name=value` words, and words alone for parameters of the kind FLAG.
 
     `make` is a dataclass with the field `address` and, for each parameter, a field with a default.
     """
@@ -161,10 +186,12 @@ def with_parameters(make: Callable[..., A], parameters: Mapping[str, Kind[Any]])
         for field in dataclasses.fields(value):
             given = getattr(value, field.name)
             if field.name in parameters and given != field.default:
-                words.append(f"{field.name}={parameters[field.name].show(given)}")
+                kind = parameters[field.name]
+                words.append(field.name if kind is FLAG else f"{field.name}={kind.show(given)}")
         return " ".join(words)
 
-    return Kind("address " + " ".join(f"[{name}=…]" for name in parameters), parse, show)
+    known = " ".join(f"[{name}]" if kind is FLAG else f"[{name}=…]" for name, kind in parameters.items())
+    return Kind(f"address {known}", parse, show)
 
 
 def _parse_parameters(words: list[str], known: Mapping[str, Kind[Any]]) -> dict[str, Any]:
@@ -174,7 +201,10 @@ def _parse_parameters(words: list[str], known: Mapping[str, Kind[Any]]) -> dict[
         if name not in known:
             raise ValueError(f"{quoted(word)} is not a parameter of a server: {_advice(name, known)}")
         if name in values:
-            raise ValueError(f"{name}= is given twice: keep one")
+            raise ValueError(f"{_written(name, known)} is given twice: keep one")
+        if word == name and known[name] is FLAG:
+            values[name] = True
+            continue
         if not value:
             raise ValueError(f"{quoted(word)} has no value: write {name}=…, without spaces")
         try:
@@ -184,6 +214,12 @@ def _parse_parameters(words: list[str], known: Mapping[str, Kind[Any]]) -> dict[
     return values
 
 
+def _written(name: str, known: Mapping[str, Kind[Any]]) -> str:
+    return name if known[name] is FLAG else f"{name}="
+
+
 def _advice(name: str, known: Mapping[str, Kind[Any]]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}=?" if near else f"known are {', '.join(f'{one}=' for one in known)}"
+    if near:
+        return f"did you mean {_written(near[0], known)}?"
+    return f"known are {', '.join(_written(one, known) for one in known)}"

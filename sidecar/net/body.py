@@ -16,7 +16,17 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RequestBody:
     """A request body; it is whole until bytes of it have left the client's channel."""
 
-    __slots__ = ("_channel", "_flow", "_timeout", "continued", "expects", "framing", "length", "limit")
+    __slots__ = (
+        "_channel",
+        "_flow",
+        "_timeout",
+        "continued",
+        "expects",
+        "framing",
+        "kept",
+        "length",
+        "limit",
+    )
 
     def __init__(self, head: RequestHead, channel: Channel, timeout: float) -> None:
         self._channel = channel
@@ -27,12 +37,23 @@ class RequestBody:
         self.limit = -1  # bytes; -1: none
         self.expects: bool = head.expect_continue
         self.continued = False  # the proxy itself answered 100 (Continue)
+        self.kept: bytes | None = None  # the whole body, taken out of the channel to be sent more than once
 
     def bound(self, limit: int) -> None:
         """Bound the body to `limit` bytes. Raises Failure when its length already tells that it is larger."""
         self.limit = limit
         if self.framing == LENGTH and self.length > limit:
             raise Failure("request_body_too_large")
+
+    def keep(self, limit: int) -> None:
+        """Take a body of at most `limit` bytes into memory, so that it can be sent again. Raises Failure.
+
+        One whose length is unknown, or that the client holds back until it is asked for, stays as it is.
+        """
+        if self.framing == LENGTH and self.length <= limit and not self.expects and self.kept is None:
+            self.fill(self.length)
+            self.kept = self._channel.peek()[: self.length]
+            self._channel.skip(self.length)
 
     @property
     def is_whole(self) -> bool:
@@ -42,6 +63,8 @@ class RequestBody:
     @property
     def moved(self) -> int:
         """Bytes of the body that were passed on."""
+        if self.kept is not None:
+            return len(self.kept)
         return 0 if self._flow is None else self._flow.moved
 
     def flow(self, sink: Channel, write_timeout: float) -> Flow:
@@ -90,6 +113,8 @@ class RequestBody:
 
     def settle(self) -> bool:
         """After the response: whether nothing of the body is left in the way of the next request."""
+        if self.kept is not None:
+            return True
         if self._flow is not None:
             return self._flow.done and self._flow.broken is None
         if self.framing == LENGTH and self._channel.pending >= self.length:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from ..config.addresses import BIND, Address
 from ..config.kinds import CIDRS, TIMEOUT, Network, choice, integer, list_of, size
 from ..config.schema import Section, option, required
+
+#: What only matters to requests.
+ONLY_HTTP: Final = (
+    "trusted_proxies",
+    "body_timeout",
+    "write_timeout",
+    "idle_timeout",
+    "max_header_size",
+    "max_headers",
+    "max_target_size",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,11 @@ class ListenerSettings(Section):
         "Addresses to listen on: host:port, [v6]:port (IPv6 only), unix:/path or fd:NAME (sockets that "
         "the service manager opened and named so); the system chooses port 0.",
     )
+    protocol: str = option(
+        "http",
+        choice("http", "tcp"),
+        "What clients speak: http, or tcp for anything, whose bytes are passed on as they are.",
+    )
     proxy_protocol: str = option(
         "off",
         choice("off", "accept", "require"),
@@ -34,7 +50,10 @@ class ListenerSettings(Section):
         "Networks of the proxies whose X-Forwarded-* fields are believed; empty: nobody's.",
     )
     header_timeout: float = option(
-        15.0, TIMEOUT, "Longest time for a request head, from its first byte to its last."
+        15.0,
+        TIMEOUT,
+        "Longest time for a request head, from its first byte to its last; for a PROXY header; and with sni "
+        "for a ClientHello, from the beginning of the connection.",
     )
     body_timeout: float = option(60.0, TIMEOUT, "Longest wait for the next bytes of a request body.")
     write_timeout: float = option(

@@ -1,5 +1,5 @@
 # cython: language_level=3, annotation_typing=False
-"""The access log: one line for each exchange, as JSON or for a person.
+"""The access log: one line for each exchange, or TCP connection, as JSON or for a person.
 
 This runs for every request: nothing is built that is not written, and what repeats is kept. Whatever a client
 sends, a line is one line of valid UTF-8, and in JSON a strict reader takes it.
@@ -146,6 +146,38 @@ class AccessLog:
         line.text(self._reasons[attempt.reason])
         line.text("}")
 
+    def connection(self, request: Request, reason: str, received: int, sent: int, duration: float) -> None:
+        """Log one TCP connection that is over: bytes from and to the client, seconds in all.
+
+        Of `request` count the client, the name that it asked for (host), listener, route and attempts.
+        """
+        self._renew(int(self._date() * 1000.0))
+        if self._console:
+            self._write(_console_connection(self._stamp, request, reason, (received, sent, duration)))
+            return
+        texts, attempts = self._texts, request.attempts
+        words = [f'{{"time":"{self._stamp}","client":{texts[request.client]},"protocol":"tcp"']
+        if request.host:
+            words.append(f',"sni":{texts[request.host]}')
+        if request.route is not None:
+            words.append(self._routes[request.route.name])
+        words.append(f',"listener":{texts[request.listener]}')
+        if attempts:
+            words.append(f',"upstream":{texts[attempts[-1].server]}')
+        words.append(f'{self._reasons[reason]},"received":{received},"sent":{sent}')
+        words.append(f',"duration_ms":{_millis(duration)},"attempts":[')
+        words.append(",".join(map(self._dialed, attempts)))
+        self._write(("".join(words) + "]}\n").encode())
+
+    def _dialed(self, attempt: Attempt) -> str:
+        """An attempt that ends with a connection: it has no status and no first byte."""
+        text = f'{{"server":{self._texts[attempt.server]}'
+        if attempt.connect >= 0.0:
+            text += f',"connect_ms":{_millis(attempt.connect)}'
+        if attempt.total >= 0.0:
+            text += f',"total_ms":{_millis(attempt.total)}'
+        return f"{text}{self._reasons[attempt.reason]}}}"
+
     def refused(self, client: str, listener: str, status: int, reason: str, sent: int) -> None:
         """Log what could not be read as a request: no method, no host, no path."""
         self._renew(int(self._date() * 1000.0))
@@ -196,9 +228,25 @@ def _console_line(
     return (" ".join(words) + "\n").encode()
 
 
-def _console_attempt(attempt: Attempt) -> str:
+def _console_connection(stamp: str, request: Request, reason: str, moved: tuple[int, int, float]) -> bytes:
+    """`time tcp sni duration key=value …`; `moved` is (received, sent, seconds)."""
+    received, sent, duration = moved
+    words = [
+        f"{stamp} tcp {_word(request.host) if request.host else '-'}",
+        f"{_millis(duration)}ms client={_word(request.client)} received={received} sent={sent}",
+    ]
+    if request.route is not None:
+        words.append(f"route={_word(request.route.name)}")
+    words.append(f"listener={_word(request.listener)}")
+    if reason:
+        words.append(f"reason={_word(reason)}")
+    words += [f"upstream={_console_attempt(attempt, 'tcp')}" for attempt in request.attempts]
+    return (" ".join(words) + "\n").encode()
+
+
+def _console_attempt(attempt: Attempt, status: str = "") -> str:
     """`server(status,reused,connect=…ms,…)`."""
-    text = f"{_word(attempt.server)}({attempt.status}"
+    text = f"{_word(attempt.server)}({status or attempt.status}"
     if attempt.reused:
         text += ",reused"
     if attempt.connect >= 0.0:

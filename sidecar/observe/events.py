@@ -81,6 +81,16 @@ EVENTS: Final[dict[str, Declared]] = {
     "exchange_failed": Declared("error", "An exchange met an error of the proxy itself (internal_error)."),
     "upstream_added": Declared("info", "An upstream has new servers."),
     "upstream_removed": Declared("info", "Servers of an upstream are gone."),
+    "server_down": Declared("warning", "A server failed its health checks and is not asked any more."),
+    "server_up": Declared("info", "A server passes its health checks again, or for the first time."),
+    "server_ejected": Declared("warning", "A server did worse than the others and rests for a while."),
+    "server_returned": Declared("info", "A server that rested may be asked again."),
+    "circuit_opened": Declared("warning", "An upstream failed too often: requests are refused for a while."),
+    "circuit_half_open": Declared("info", "A few requests try an upstream whose circuit was open."),
+    "circuit_closed": Declared("info", "An upstream answers again: requests go to it as before."),
+    "dns_failed": Declared("warning", "A name does not resolve; its last addresses are kept."),
+    "dns_recovered": Declared("info", "A name resolves again."),
+    "dns_changed": Declared("info", "A name has other addresses than before."),
 }
 
 _OWN: Final = frozenset({"time", "level", "event"})

@@ -11,7 +11,7 @@ from typing import Final
 from ..errors import Malformed
 from ..message import Handler, Request, Response
 from ..routing.settings import RouteSettings
-from ..routing.template import Template
+from ..template import Template
 from ..wire.head import ResponseHead
 
 #: What a URI reference cannot hold (RFC 3986 section 2); `%` stays: escapes of the client pass through.

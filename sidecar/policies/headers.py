@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from ..message import Handler, Request, Response
 from ..routing.settings import RouteSettings
-from ..routing.template import Template
+from ..template import Template
 from ..wire.head import Names
 from .base import Policy
 

@@ -12,7 +12,7 @@ from ..errors import Malformed
 from ..message import Handler, Request, Response
 from ..routing.settings import RouteSettings
 from ..routing.target import Retarget, retarget
-from ..routing.template import Template
+from ..template import Template
 from .base import Policy
 
 #: uri-host [ ":" port ] (RFC 9110 section 7.2), as strict as what clients may send.

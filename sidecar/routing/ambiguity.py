@@ -141,7 +141,10 @@ def _compare(one: Entry, other: Entry) -> Ambiguity | None:
     if conditions is None:
         return None
     wanted, is_certain = conditions
-    example = _example(host.text, path.text, wanted)
+    if one.route.is_tcp:
+        example = _connection(one, host.text, wanted)
+    else:
+        example = _example(host.text, path.text, wanted)
     return Ambiguity(one, other, example, is_certain and host.is_certain and path.is_certain)
 
 
@@ -231,3 +234,9 @@ def _example(host: str, path: str, wanted: dict[str, tuple[Condition, str]]) -> 
             extra.append(f"with '{condition.name}: {value}'")
     url = f"http://{host}{quote_path(path).decode('ascii')}{'?' if query else ''}{'&'.join(query)}"
     return " ".join([method, url, *extra])
+
+
+def _connection(entry: Entry, name: str, wanted: dict[str, tuple[Condition, str]]) -> str:
+    """A connection as people tell of one: the name that it asks for, and where it comes from."""
+    origin = "".join(f" from {value}" for _, value in wanted.values())
+    return f"a connection{'' if entry.pattern.host is None else f' to {name}'}{origin}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from ..config.schema import quoted
 from ..errors import ConfigurationError, Malformed
-from ..message import Request
+from ..message import Request, connection
 from ..net.settings import ListenerSettings
 from ..wire.head import Limits, RequestHead
 from ..wire.target import normal_path
 
-_PORTS: Final = {"http": 80, "https": 443}
+_PORTS: Final = {"http": 80, "https": 443, "tcp": 0}
+#: What asks for a TCP connection: a name that a TLS client asks for, a port of the listener, both or none.
+_TCP: Final = re.compile(r"tcp://(?P<name>[A-Za-z0-9._-]*)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
 _NOWHERE: Final = "localhost"  # the host of a question that names none
 #: Clients escape the rest before they send a target; what is escaped already stays.
 _SENT_AS_IT_IS: Final = "/?#[]@!$&'()*+,;=:%~"
@@ -31,12 +34,23 @@ class Question:
     def __post_init__(self) -> None:
         """Raises ConfigurationError when there can be no such request."""
         if self._scheme not in _PORTS:
-            raise ConfigurationError([f"{quoted(self.url)} is not a URL: write http://host/path or /path"])
+            raise ConfigurationError(
+                [f"{quoted(self.url)} is not a URL: write http://host/path or /path, or tcp://name"]
+            )
+        if self.is_tcp and (self.headers or not _TCP.fullmatch(self.url)):
+            raise ConfigurationError(
+                [f"{quoted(self.url)} is a TCP connection: write tcp://NAME:PORT or one of both, no fields"]
+            )
         for text in (self.method, *(part for header in self.headers for part in header)):
             if "\r" in text or "\n" in text:
                 raise ConfigurationError(
                     [f"{quoted(text)} has a line break: a request cannot be asked for so"]
                 )
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is about a connection, not a request."""
+        return self._scheme == "tcp"
 
     @property
     def _scheme(self) -> str:
@@ -69,6 +83,11 @@ class Question:
 
     def request(self, listener: str, settings: ListenerSettings | None) -> Request:
         """The request as the data path would have it. Raises Malformed as that would."""
+        if self.is_tcp:
+            found = connection(self.client, listener)
+            told = _TCP.fullmatch(self.url)
+            found.host = told["name"].lower() if told is not None else ""
+            return found
         authority, target = self._split
         named = any(name.lower() == "host" for name, _ in self.headers)
         fields = [*self.headers] if named else [("Host", authority or _NOWHERE), *self.headers]

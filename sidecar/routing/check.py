@@ -9,22 +9,28 @@ from collections.abc import Iterable, Iterator
 from ..config.merge import Configuration
 from ..net.settings import ListenerSettings
 from ..upstream.settings import UpstreamSettings
+from . import tcp
 from .ambiguity import Ambiguity, ambiguities
 from .reach import unreachable
 from .settings import RouteSettings
 from .table import Route, Router
+from .tcp import Idle
 
 _KIND = RouteSettings.KIND
 
 
 def build(configuration: Configuration) -> dict[str, Router]:
     """A router for each listener, by its name. A route of several listeners is the same object in each."""
-    routes = [Route(name, settings) for name, settings in configuration.named(RouteSettings).items()]
+    listeners = configuration.named(ListenerSettings)
+    routes = [
+        Route(name, settings, tcp.is_tcp(settings, listeners))
+        for name, settings in configuration.named(RouteSettings).items()
+    ]
     # Listeners mostly share their routes, and then their router.
     made: dict[tuple[Route, ...], Router] = {}
     routers: dict[str, Router] = {}
-    for name in configuration.named(ListenerSettings):
-        own = tuple(_of(name, routes))
+    for name, listener in listeners.items():
+        own = tuple(_of(name, listener.protocol == "tcp", routes))
         routers[name] = made[own] = made.get(own) or Router(own)
     return routers
 
@@ -38,8 +44,11 @@ def everywhere(configuration: Configuration) -> Router:
     )
 
 
-def _of(listener: str, routes: Iterable[Route]) -> Iterator[Route]:
-    return (route for route in routes if not route.settings.listener or listener in route.settings.listener)
+def _of(listener: str, is_tcp: bool, routes: Iterable[Route]) -> Iterator[Route]:
+    for route in routes:
+        named = route.settings.listener
+        if listener in named or not (named or is_tcp):
+            yield route
 
 
 def check(
@@ -49,7 +58,7 @@ def check(
 
     `built` is what `build` made of the configuration, for those who have it already.
     """
-    mistakes = [*_unknown(configuration), *_idle(configuration)]
+    mistakes = [*_unknown(configuration), *tcp.mistakes(configuration), *_idle(configuration)]
     warnings: list[str] = []
     shared = dict.fromkeys((build(configuration) if built is None else built).values())
     routers = list(shared) or [everywhere(configuration)]
@@ -57,6 +66,7 @@ def check(
     for line, is_certain in ambiguous.items():
         (mistakes if is_certain else warnings).append(line)
     warnings += _hidden(configuration, routers)
+    warnings += tcp.warnings(configuration)
     return mistakes, warnings
 
 
@@ -91,9 +101,12 @@ def _unknown(configuration: Configuration) -> Iterator[str]:
     upstreams = configuration.named(UpstreamSettings)
     listeners = configuration.named(ListenerSettings)
     for name, settings in configuration.named(RouteSettings).items():
-        if settings.upstream and settings.upstream not in upstreams:
-            text = unknown_name("upstream", settings.upstream, upstreams)
-            yield configuration.mistake(_KIND, name, "upstream", text)
+        mirrored = (settings.mirror,) if settings.mirror is not None else ()
+        for key, shares in (("upstream", settings.upstream), ("mirror", mirrored)):
+            for share in shares:
+                if share.upstream not in upstreams:
+                    text = unknown_name("upstream", share.upstream, upstreams)
+                    yield configuration.mistake(_KIND, name, key, text)
         for listener in settings.listener:
             if listener not in listeners:
                 text = unknown_name("listener", listener, listeners)
@@ -112,22 +125,29 @@ def unknown_name(kind: str, name: str, sections: Iterable[str]) -> str:
 
 
 def _idle(configuration: Configuration) -> Iterator[str]:
-    """Options that do nothing where they are written; `[defaults route]` may give them for other routes."""
-    found = [
-        (configuration.origin(_KIND, name, key), name, key, text)
-        for name, settings in configuration.named(RouteSettings).items()
-        for key, text in settings.idle()
-    ]
+    """Options that do nothing where they are written; `[defaults KIND]` may give them for other sections."""
+    found = [*tcp.idle(configuration), *_idle_of_upstreams(configuration)]
+    listeners = configuration.named(ListenerSettings)
+    for name, route in configuration.named(RouteSettings).items():
+        if not tcp.is_tcp(route, listeners):
+            found += [Idle(RouteSettings, name, key, text) for key, text in route.idle()]
     if not found:
         return
-    # A line of `[defaults route]` is the origin of a value in every route that does not write its own.
-    keys = {key for _, _, key, _ in found}
+    # A line of `[defaults KIND]` is the origin of a value in every section that does not write its own.
+    keys = {(one.section, one.key) for one in found}
     uses = Counter(
         origin
-        for name in configuration.named(RouteSettings)
-        for key in keys
-        if (origin := configuration.origin(_KIND, name, key)) is not None
+        for section, key in keys
+        for name in configuration.named(section)
+        if (origin := configuration.origin(section.KIND, name, key)) is not None
     )
-    for origin, name, key, text in found:
+    for section, name, key, text in found:
+        origin = configuration.origin(section.KIND, name, key)
         if origin is not None and uses[origin] == 1:
-            yield configuration.mistake(_KIND, name, key, text)
+            yield configuration.mistake(section.KIND, name, key, text)
+
+
+def _idle_of_upstreams(configuration: Configuration) -> Iterator[Idle]:
+    for name, upstream in configuration.named(UpstreamSettings).items():
+        for key, text in upstream.idle():
+            yield Idle(UpstreamSettings, name, key, text)

@@ -15,7 +15,9 @@ from ..config.show import Shown, values
 from ..errors import ConfigurationError, Malformed
 from ..message import Request
 from ..net.settings import ListenerSettings
+from ..upstream.preview import Preview, preview
 from ..upstream.settings import UpstreamSettings
+from . import tcp
 from .asked import Question
 from .check import build, everywhere, unknown_name
 from .reasons import PassedOver, passed_over
@@ -40,6 +42,7 @@ class Explanation:
     match: dict[str, str] = field(default_factory=dict)
     outcome: str = ""  # what the route does
     target: str = ""  # what the upstream is asked for, empty when none is asked
+    upstreams: list[Preview] = field(default_factory=list)  # those that the route asks, with their servers
     passed_over: list[PassedOver] = field(default_factory=list)
     values: list[tuple[str, Shown]] = field(default_factory=list)  # (section's header, value)
 
@@ -56,6 +59,7 @@ class Explanation:
             "outcome": self.outcome or None,
             "target": self.target or None,
             "match": self.match,
+            "upstreams": [one.as_dict() for one in self.upstreams],
             "passed_over": [
                 {"route": one.route, "origin": one.origin, "matches": one.is_match, "why": one.why}
                 for one in self.passed_over
@@ -72,11 +76,13 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        """Some lines: what happens, what was passed over, what is in effect."""
-        return "\n".join([*self._head(), *self._passed_over_lines(), *self._value_lines()])
+        """Some lines: what happens, which server answers, what was passed over, what is in effect."""
+        parts = (self._head(), self._upstream_lines(), self._passed_over_lines(), self._value_lines())
+        return "\n".join(line for part in parts for line in part)
 
     def _head(self) -> Iterator[str]:
-        yield f"{self.question.method} {_plain(self.question.url)}"
+        method = "" if self.question.is_tcp else f"{self.question.method} "
+        yield f"{method}{_plain(self.question.url)}"
         if self.listener:
             yield f"  listener  {self.listener}"
         if self.path:
@@ -85,7 +91,7 @@ class Explanation:
             yield f"  refused   {self.refused}"
             return
         if not self.route:
-            yield "  route     none: 404, no_route"
+            yield f"  route     none: {'closed' if self.question.is_tcp else '404'}, no_route"
             return
         yield f"  route     {self.route} ({self.origin})"
         for name, value in self.match.items():
@@ -93,6 +99,11 @@ class Explanation:
         yield f"  outcome   {_plain(self.outcome)}"
         if self.target:
             yield f"  target    {_plain(self.target)}"
+
+    def _upstream_lines(self) -> Iterator[str]:
+        for one in self.upstreams:
+            yield ""
+            yield from map(_plain, one.lines())
 
     def _passed_over_lines(self) -> Iterator[str]:
         if not self.passed_over:
@@ -167,17 +178,31 @@ class _Asked:
             return
         told.origin = str(configuration.origin(RouteSettings.KIND, route.name, ""))
         told.match = request.match or {}
-        told.outcome, told.target = _outcome(route.settings, request)
+        if route.is_tcp:
+            told.outcome = f"upstream {', '.join(map(str, route.settings.upstream))}"
+        else:
+            told.outcome, told.target = _outcome(route.settings, request)
+        if route.is_tcp or told.target:
+            told.upstreams = list(_upstreams(configuration, route, request))
         told.values = list(_values(configuration, route))
 
 
 def _candidates(configuration: Configuration, question: Question, listener: str | None) -> list[_Asked]:
-    listeners = configuration.named(ListenerSettings)
+    known = configuration.named(ListenerSettings)
     routers = build(configuration)
+    if listener is not None and listener not in known:
+        raise ConfigurationError([unknown_name("listener", listener, known)])
+    protocol = "tcp" if question.is_tcp else "http"
+    listeners = {name: one for name, one in known.items() if one.protocol == protocol}
     if listener is not None:
         if listener not in listeners:
-            raise ConfigurationError([unknown_name("listener", listener, listeners)])
+            right = "tcp://NAME" if protocol == "http" else "http://HOST/PATH"
+            raise ConfigurationError(
+                [f"[listener {listener}] is for {known[listener].protocol}: ask for {right}, or another one"]
+            )
         return [_Asked(question, listener, listeners[listener], routers[listener])]
+    if question.is_tcp and not listeners:
+        raise ConfigurationError(["no listener is for TCP: add [listener NAME] with protocol = tcp"])
     if not listeners:
         return [_Asked(question, "", None, everywhere(configuration))]
     port = question.port
@@ -197,21 +222,37 @@ def _outcome(settings: RouteSettings, request: Request) -> tuple[str, str]:
         return f"refused: {malformed.status}, malformed_request: {malformed.rule}", ""
     host = settings.host_header
     shown = (host.render_bytes(request) if host is not None else b"") or request.head.authority
-    return f"upstream {settings.upstream}, Host: {shown.decode('utf-8', 'backslashreplace')}", target
+    upstream = ", ".join(map(str, settings.upstream))
+    return f"upstream {upstream}, Host: {shown.decode('utf-8', 'backslashreplace')}", target
+
+
+def _upstreams(configuration: Configuration, route: Route, request: Request) -> Iterator[Preview]:
+    known = configuration.named(UpstreamSettings)
+    for share in route.settings.upstream:
+        name, settings = share.upstream, known.get(share.upstream)
+        if settings is None:
+            continue
+        wrong = tcp.unfit(name, settings, bool(route.settings.sni)) if route.is_tcp else None
+        if wrong is None:
+            yield preview(name, share.percent, settings, request)
+        else:
+            yield Preview(name, share.percent, str(settings.balance), [], [wrong])
 
 
 def _values(configuration: Configuration, route: Route) -> Iterator[tuple[str, Shown]]:
     """Every value that holds for the request; timeouts that the route leaves to its upstream stand there."""
     overridden = set()
     for shown in _written(configuration, RouteSettings.KIND, route.name, route.settings):
-        if route.upstream or shown.key not in ON_THE_WAY:
+        if route.is_tcp and shown.key not in tcp.OPTIONS:
+            continue
+        if route.settings.upstream or shown.key not in ON_THE_WAY:
             overridden.add(shown.key)
             yield f"[route {route.name}]", shown
-    upstream = configuration.named(UpstreamSettings).get(route.upstream)
-    if upstream is not None:
-        for shown in _written(configuration, UpstreamSettings.KIND, route.upstream, upstream):
+    upstreams = configuration.named(UpstreamSettings)
+    for name in (share.upstream for share in route.settings.upstream if share.upstream in upstreams):
+        for shown in _written(configuration, UpstreamSettings.KIND, name, upstreams[name]):
             if shown.key not in overridden:
-                yield f"[upstream {route.upstream}]", shown
+                yield f"[upstream {name}]", shown
 
 
 def _written(configuration: Configuration, kind: str, name: str, section: Section) -> Iterator[Shown]:

@@ -56,7 +56,8 @@ def _reason(
 ) -> PassedOver:
     wrong = []
     if not any(has_host(entry, request) for entry in entries):
-        wrong.append(f"host {request.host or 'is missing, it'} is not {_hosts(route.settings.host)}")
+        kind, hosts = ("sni", route.settings.sni) if route.is_tcp else ("host", route.settings.host)
+        wrong.append(f"{kind} {request.host or 'is missing, it'} is not {_hosts(hosts)}")
     if not any(has_path(entry, request) for entry in entries):
         wrong.append(f"path is not {_paths(route.settings)}")
     is_near = not wrong

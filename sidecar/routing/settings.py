@@ -24,14 +24,15 @@ from ..config.kinds import (
     size,
 )
 from ..config.schema import Section, family, option, quoted
+from ..template import Template
 from .regex import Regex
-from .template import Template
 from .values import (
     AUTHORITY,
     FIELD_NAMES,
     FIELD_VALUE,
     HOSTS,
     METHODS,
+    NAMES,
     PATH,
     PATHS,
     PREFIXES,
@@ -39,11 +40,14 @@ from .values import (
     REGEX,
     RESPOND,
     REWRITE,
+    SHARE,
+    SHARES,
     WANTED,
     Host,
     Redirect,
     Respond,
     Rewrite,
+    Share,
     Wanted,
     field_name_mistake,
 )
@@ -53,6 +57,7 @@ ACTIONS: Final = ("upstream", "redirect", "respond")
 
 #: What only matters on the way to an upstream.
 ON_THE_WAY: Final = (
+    "mirror",
     "replace_prefix",
     "rewrite",
     "host_header",
@@ -119,11 +124,24 @@ class RouteSettings(Section):
         WANTED, "A cookie that a request must have, with exactly this value or one that ~regex matches."
     )
     client: tuple[Network, ...] = option((), CIDRS, "Networks of the clients it serves; empty: any.")
+    sni: tuple[Host, ...] = option(
+        (),
+        NAMES,
+        "On TCP listeners: names that TLS clients ask for, example.org or *.example.org (all below it); "
+        "empty: any, and clients without TLS. Nothing is decrypted for it.",
+    )
     priority: int = option(
         0, integer(-1_000_000, 1_000_000), "Routes of a higher priority are asked first, whatever they match."
     )
 
-    upstream: str = option("", TEXT, "The upstream that answers.")
+    upstream: tuple[Share, ...] = option(
+        (), SHARES, "The upstream that answers; several share the requests: app 90%, canary 10%."
+    )
+    mirror: Share | None = option(
+        None,
+        optional(SHARE),
+        "An upstream that gets a copy of the requests, or of some: canary 10%; its answers are thrown away.",
+    )
     redirect: Redirect | None = option(
         None,
         optional(REDIRECT),

@@ -4,6 +4,7 @@
 cdef class Route:
     cdef public tuple conditions
     cdef public object handler
+    cdef public bint is_tcp
     cdef public bint logged
     cdef public str name
     cdef public object settings

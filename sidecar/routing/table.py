@@ -30,15 +30,15 @@ ANY: Final = 0
 class Route:
     """One route: what it is told, and the handler that the assembly gives it."""
 
-    __slots__ = ("conditions", "handler", "logged", "name", "settings", "upstream")
+    __slots__ = ("conditions", "handler", "is_tcp", "logged", "name", "settings")
 
-    def __init__(self, name: str, settings: RouteSettings) -> None:
+    def __init__(self, name: str, settings: RouteSettings, is_tcp: bool = False) -> None:
         self.name = name
+        self.is_tcp = is_tcp  # for connections, whose name stands where a request has its host
         self.settings = settings
         self.conditions = compiled(settings)
-        self.upstream = settings.upstream  # name, empty when the route answers itself
         self.logged = settings.access_log
-        self.handler: Any = None  # message.Handler, set by the assembly
+        self.handler: Any = None  # message.Handler, or what connects; set by the assembly
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
@@ -111,7 +111,7 @@ def _path_rank(pattern: Pattern) -> tuple[int, int]:
 def entries(route: Route) -> list[Entry]:
     """The patterns of a route: each of its hosts with each of its paths."""
     settings = route.settings
-    hosts: Sequence[Host | None] = settings.host or (None,)
+    hosts: Sequence[Host | None] = settings.host or settings.sni or (None,)
     paths: list[tuple[str, Regex | None, int]] = [(path, None, EXACT) for path in settings.path]
     paths += [(path.rstrip("/"), None, PREFIX) for path in settings.path_prefix]
     if settings.path_regex is not None:

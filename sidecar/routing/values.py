@@ -14,12 +14,54 @@ from typing import Final
 from ..config.kinds import TEXT, checked, list_of
 from ..config.schema import Kind, quoted
 from ..errors import Malformed
+from ..template import Template
 from ..wire.target import normal_path
 from .regex import Regex
-from .template import Template
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABELS: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+
+# Upstreams --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An upstream and how many of a hundred requests it gets."""
+
+    upstream: str
+    percent: int = 100
+
+    def __str__(self) -> str:
+        """As it is written."""
+        return self.upstream if self.percent == 100 else f"{self.upstream} {self.percent}%"
+
+
+_PERCENT: Final = re.compile(r"([0-9]{1,3})%")
+
+
+def _parse_share(text: str) -> Share:
+    name, *percent = text.split()
+    if not percent:
+        return Share(name)
+    found = _PERCENT.fullmatch(percent[0])
+    if found is None or len(percent) > 1 or not 0 <= int(found[1]) <= 100:
+        raise ValueError(f"{quoted(text)} is not an upstream with its share: write NAME 90%")
+    return Share(name, int(found[1]))
+
+
+def _check_shares(shares: tuple[Share, ...]) -> str | None:
+    whole = sum(share.percent for share in shares)
+    names = [share.upstream for share in shares]
+    if len(set(names)) < len(names):
+        return "names an upstream twice: keep one, with the sum of the shares"
+    if whole != 100:
+        return f"shares out {whole}%: write shares that make 100%, such as app 90%, canary 10%"
+    return None
+
+
+SHARE: Final[Kind[Share]] = Kind("NAME [percent]", _parse_share)
+
+SHARES: Final[Kind[tuple[Share, ...]]] = checked(list_of(SHARE), _check_shares)
 
 # Hosts ------------------------------------------------------------------------------------------------------
 
@@ -100,6 +142,20 @@ _names: Final = list_of(Kind("host", parse_host))
 
 #: Hosts: exact, `*.` wildcards and `~regex`, a regex to the end of its line.
 HOSTS: Final[Kind[tuple[Host, ...]]] = Kind("list: host | *.host | ~regex", _parse_hosts, _show_hosts)
+
+
+def _parse_name(text: str) -> Host:
+    if text.startswith(("~", "[")):
+        raise ValueError(f"{quoted(text)} is no name that TLS clients send: write example.org, *.example.org")
+    return parse_host(text)
+
+
+_tls_names: Final = list_of(Kind("host", _parse_name))
+
+#: Names of a TLS server: exact and `*.` wildcards.
+NAMES: Final[Kind[tuple[Host, ...]]] = Kind(
+    "list: host | *.host", lambda text: tuple(dict.fromkeys(_tls_names.parse(text))), _show_hosts
+)
 
 # Paths ------------------------------------------------------------------------------------------------------
 

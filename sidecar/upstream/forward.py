@@ -1,307 +1,184 @@
 # cython: language_level=3, annotation_typing=False
-"""The exchange with a server: one request out, one response head back, the body left on its way.
+"""The handler at the end of a route that leads to an upstream: a server is asked, and another when it fails.
 
-Law: a connection goes back to its pool only after an exchange that ended cleanly on both sides; on every
-other way out it is closed. A request is repeated only when the server provably did not act on it.
+Law: whatever server is chosen is given back, exactly once: here when the attempt failed, else by the end of
+the body. A request is repeated only when no server can have acted on it, or when twice is as good as once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-from ..errors import Broken, Failure, Malformed
+from ..errors import Failure
 from ..message import Attempt, Request, Response
 from ..net.body import RequestBody
-from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel, Flow, pump
-from ..wire.head import LENGTH, NONE, Limits, ResponseHead
-from .balance import RoundRobin
-from .pool import Connection, ServerPool
-from .relay import Relay, Tunnel
+from ..net.endpoints import has_ended
+from .exchange import Exchange, Terms
+from .group import Group
+from .guard import Guard
+from .pool import Connection
+from .retry import COUNTED, IDEMPOTENT, Retry
+from .server import Server
 
-#: RFC 9110 section 9.2.2: asking twice means the same as asking once.
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
-
-#: Interim responses to one request; a server that sends more never comes to an end.
-_MOST_INTERIM: Final = 64
-
-#: Seconds by which a channel's wait may end before its deadline.
-_SLACK: Final = 0.002
-
-#: After a server stopped taking the request, how long its answer, if any, is waited for.
-_LAST_WORDS: Final = 1.0
-
-
-class Timeouts:
-    """Seconds; 0 means no bound."""
-
-    __slots__ = ("connect", "read", "request", "send", "tunnel")
-
-    def __init__(self, connect: float, send: float, read: float, request: float, tunnel: float) -> None:
-        self.connect = connect
-        self.send = send
-        self.read = read
-        self.request = request
-        self.tunnel = tunnel
-
-
-class Server:
-    """A server as the log names it, and its connections."""
-
-    __slots__ = ("name", "pool")
-
-    def __init__(self, name: str, pool: ServerPool) -> None:
-        self.name = name
-        self.pool = pool
+#: Seconds that a choice takes only when the request has to wait for a server.
+_WAIT: Final = 0.001
 
 
 class Forward:
-    """The handler at the end of a route that leads to an upstream."""
+    """Answers from a group of servers. `buffer`: bytes of a request body to read before one is chosen."""
 
-    __slots__ = ("_balance", "_buffer", "_limits", "_now", "_timeouts", "_upgrade")
+    __slots__ = ("_buffer", "_group", "_guard", "_retry", "_terms")
 
     def __init__(
-        self,
-        balance: RoundRobin[Server],
-        timeouts: Timeouts,
-        max_header_size: int,
-        now: Callable[[], float],
-        *,
-        upgrade: bool = True,
-        buffer: int = 0,
+        self, group: Group, retry: Retry, terms: Terms, buffer: int = 0, guard: Guard | None = None
     ) -> None:
-        self._balance = balance
-        self._timeouts = timeouts
-        self._limits = Limits(max_header_size, 1000, 8192)
-        self._now = now
-        self._upgrade = upgrade
-        self._buffer = buffer  # bytes of a request body to read before a server is chosen; 0: none
+        self._group = group
+        self._retry = retry
+        self._terms = terms
+        self._buffer = buffer
+        self._guard = guard
 
     def __call__(self, request: Request) -> Response:
         """Answer `request` from a server. Raises Failure."""
+        retry = self._retry
         body = request.body
-        if body is not None and self._buffer:
-            body.fill(self._buffer)
-        server = self._balance.pick()
-        connection = server.pool.acquire()
-        if connection is not None:
-            try:
-                return self._attempt(request, server, connection)
-            except Failure as failure:
-                if not failure.repeatable:
-                    raise
-        return self._attempt(request, server, None)
+        if body is not None:
+            if self._buffer:
+                body.fill(self._buffer)
+            if retry.attempts > 1 and retry.may_execute_twice(request):
+                body.keep(retry.body)
+        return self._serve(request) if self._guard is None else self._guard.run(request, self._serve)
 
-    def _attempt(self, request: Request, server: Server, connection: Connection | None) -> Response:
+    def _serve(self, request: Request) -> Response:
+        retry = self._retry
+        now = self._terms.now()
+        server = self._group.choose(request, now)
+        # The choice may have taken a wait, which is no time of the server's.
+        started = self._terms.now()
+        if started - now >= _WAIT and _is_gone(request):
+            server.give_back()
+            raise Failure("client_gone", "while it waited for a server")
+        try:
+            response = self._ask(request, server, now, started)
+        except Failure as failure:
+            if retry.attempts == 1:
+                raise
+            return self._ask_others(request, server, now, failure, None)
+        if response.head.status in retry.statuses:
+            return self._ask_others(request, server, now, None, response)
+        return response
+
+    def _ask_others(
+        self,
+        request: Request,
+        server: Server,
+        began: float,
+        failure: Failure | None,
+        response: Response | None,
+    ) -> Response:
+        """What another server says after one that failed or whose answer will not do, else what that said."""
+        tried = [server]
+        while True:
+            following = self._following(request, tried, began, failure, response)
+            if following is None:
+                break
+            if response is not None:
+                _discard(response)
+            failure = response = None
+            tried.append(following)
+            try:
+                response = self._ask(request, following, began, self._terms.now())
+            except Failure as error:
+                failure = error
+            finally:
+                self._group.retried()
+            if response is not None and response.head.status not in self._retry.statuses:
+                return response
+        if response is None:
+            assert failure is not None
+            raise failure
+        return response
+
+    def _following(
+        self,
+        request: Request,
+        tried: list[Server],
+        began: float,
+        failure: Failure | None,
+        response: Response | None,
+    ) -> Server | None:
+        """The server that is asked next, taken; None: what the last one said is final."""
+        retry = self._retry
+        body: RequestBody | None = request.body
+        if len(tried) >= retry.attempts or not (body is None or body.is_whole):
+            return None
+        if failure is not None:
+            if not retry.after_failure(failure, request):
+                return None
+        elif response is None or not retry.after_status(response.head.status, request):
+            return None
+        now = self._terms.now()
+        passed = now - began
+        bound = self._terms.timeouts.request
+        if (retry.timeout and passed >= retry.timeout) or (bound and passed >= bound):
+            return None
+        return self._group.choose_other(request, now, tried)
+
+    def _ask(self, request: Request, server: Server, began: float, now: float) -> Response:
+        """One server, once more when a kept connection turns out to be dead. Gives it back on failure."""
+        try:
+            connection = server.pool.acquire(now, request.head.method not in IDEMPOTENT)
+            if connection is not None:
+                try:
+                    return self._attempt(request, server, connection, began, now)
+                except Failure as failure:
+                    if not failure.repeatable:
+                        raise
+                    server.pool.rest.closed(connection.waited)
+                now = self._terms.now()
+            return self._attempt(request, server, None, began, now)
+        except BaseException as error:
+            if isinstance(error, Failure) and error.reason in COUNTED:
+                server.failed(self._terms.now())
+            elif server.observer is not None:
+                # The client left, or we ourselves are short of something: that says nothing about the server.
+                server.observer(server, None, 0.0)
+            server.give_back()
+            raise
+
+    def _attempt(
+        self, request: Request, server: Server, connection: Connection | None, began: float, started: float
+    ) -> Response:
         attempt = Attempt(server.name)
         request.attempts.append(attempt)
-        started = self._now()
         try:
             if connection is None:
-                connection = server.pool.dial(self._timeouts.connect)
-                attempt.connect = self._now() - started
+                connection = server.pool.dial(self._terms.patience_to_connect(began, started))
+                attempt.connect = self._terms.now() - started
             else:
                 attempt.reused = True
-            exchange = _Exchange(self, request, attempt, connection, started)
+            exchange = Exchange(self._terms, request, attempt, connection, began, started)
             try:
-                return exchange.run(server.pool)
+                if self._terms.introduce is not None and not attempt.reused:
+                    connection.channel.hold(self._terms.introduce(request))
+                response = exchange.run(server)
             except BaseException:
                 connection.close()
                 raise
         except Failure as failure:
             attempt.reason = failure.reason
-            attempt.total = self._now() - started
+            attempt.total = self._terms.now() - started
             raise
+        if self._group.sticky is not None:
+            self._group.sticky.mark(request, response, server)
+        return response
 
 
-class _Exchange:
-    """One attempt on one connection, until the head of the final response."""
+def _is_gone(request: Request) -> bool:
+    """Whether nobody is there for an answer: under overload, clients give up first."""
+    return request.client_channel is not None and has_ended(request.client_channel)
 
-    __slots__ = (
-        "_attempt",
-        "_channel",
-        "_connection",
-        "_forward",
-        "_method",
-        "_request",
-        "_sent",
-        "_started",
-        "_upload",
-    )
 
-    def __init__(
-        self, forward: Forward, request: Request, attempt: Attempt, connection: Connection, started: float
-    ) -> None:
-        self._forward = forward
-        self._request = request
-        self._attempt = attempt
-        self._connection = connection
-        self._channel: Channel = connection.channel
-        self._method = request.head.method
-        self._sent = self._channel.sent
-        self._started = started
-        self._upload: Flow | None = None
-
-    def run(self, pool: ServerPool) -> Response:
-        timeouts = self._forward._timeouts
-        self._send(timeouts)
-        head = self._final_head(timeouts)
-        attempt = self._attempt
-        attempt.first_byte = self._forward._now() - self._started
-        attempt.status = head.status
-        if head.status == 101:
-            return Response(head, Tunnel(self._switched(head), attempt, timeouts.tunnel, self._elapsed))
-        upload = self._upload
-        if head.framing == NONE or (head.framing == LENGTH and head.length == 0):
-            if head.keep_alive and (upload is None or upload.done):
-                pool.release(self._connection)
-            else:
-                self._connection.close()
-            attempt.total = attempt.first_byte
-            return Response(head, None)
-        relay = Relay(head, self._connection, pool, attempt, self._elapsed)
-        relay.read_timeout = timeouts.read
-        relay.bound = timeouts.request
-        relay.until = self._started + timeouts.request if timeouts.request else 0.0
-        relay.upload = upload if upload is not None and not upload.done else None
-        return Response(head, relay)
-
-    def _elapsed(self) -> float:
-        return self._forward._now() - self._started
-
-    def _send(self, timeouts: Timeouts) -> None:
-        request = self._request
-        head = request.head
-        body: RequestBody | None = request.body
-        upgrade = self._forward._upgrade
-        host = request.host_header
-        if host is None and not request.host:
-            # HTTP/1.0 may leave it out, the HTTP/1.1 that is sent on may not (RFC 9112 section 3.2).
-            host = (
-                self._attempt.server.encode()
-                if not self._attempt.server.startswith("unix:")
-                else b"localhost"
-            )
-        if body is None:
-            data = head.render(request.target, host, request.drop, request.extra, upgrade)
-        else:
-            data = head.render(
-                request.target,
-                host,
-                request.drop,
-                request.extra,
-                upgrade,
-                body.framing,
-                body.length,
-                body.expects and not body.continued,
-            )
-        channel = self._channel
-        try:
-            if body is None:
-                channel.send(data, timeouts.send)
-            else:
-                channel.hold(data)
-                self._upload = body.flow(channel, timeouts.send)
-        except Broken as broken:
-            raise self._unsent(broken) from broken
-
-    def _unsent(self, broken: Broken) -> Failure:
-        if broken.what == "timeout":
-            return Failure("upstream_write_timeout")
-        return Failure(
-            "connection_terminated", "while the request was sent", repeatable=self._is_repeatable()
-        )
-
-    def _is_repeatable(self) -> bool:
-        """Whether the connection died of old age, nobody acted on the request, and it can be sent once more.
-
-        No byte of a response was read; the method allows it or nothing was sent; the body is still whole.
-        """
-        attempt = self._attempt
-        body: RequestBody | None = self._request.body
-        if not attempt.reused or attempt.first_byte >= 0.0 or not (body is None or body.is_whole):
-            return False
-        return self._channel.sent == self._sent or self._method in IDEMPOTENT
-
-    def _final_head(self, timeouts: Timeouts) -> ResponseHead:
-        request = self._request
-        channel = self._channel
-        for _ in range(_MOST_INTERIM):
-            patience = self._upload_until_answer(timeouts)
-            head = ResponseHead(self._forward._limits, self._method)
-            try:
-                code = channel.read_head(head, patience, patience, request.client_channel)
-            except Malformed as malformed:
-                raise Failure("malformed_response", malformed.rule) from malformed
-            if code != HEAD:
-                raise self._no_head(code)
-            if head.status >= 200 or head.status == 101:
-                return head
-            if self._attempt.first_byte < 0.0:
-                self._attempt.first_byte = self._elapsed()
-            if request.interim is not None:
-                request.interim(head)
-        raise Failure("malformed_response", "too_many_interim")
-
-    def _patience(self, timeouts: Timeouts) -> float:
-        """How long the next bytes may take, the whole exchange's bound considered."""
-        if not timeouts.request:
-            return timeouts.read
-        left = max(timeouts.request - self._elapsed(), 0.001)
-        return min(left, timeouts.read) if timeouts.read else left
-
-    def _upload_until_answer(self, timeouts: Timeouts) -> float:
-        upload = self._upload
-        if upload is None or upload.done or upload.broken is not None:
-            return self._patience(timeouts)
-        try:
-            pump(upload, None, self._channel, None, False, 0, self._until(timeouts))
-        except Malformed as malformed:
-            raise Failure("malformed_request", malformed.rule, status=malformed.status) from malformed
-        except Broken as broken:
-            if broken.side == "sink" and broken.what == "reset":
-                # The server may have answered before it stopped listening (413, say).
-                return _LAST_WORDS
-            raise self._upload_failure(broken) from broken
-        return self._patience(timeouts)
-
-    def _is_over(self) -> bool:
-        """Whether the bound of the whole exchange is reached; a wait may end a little early."""
-        bound = self._forward._timeouts.request
-        return bound > 0.0 and self._elapsed() >= bound - _SLACK
-
-    def _until(self, timeouts: Timeouts) -> float:
-        return self._started + timeouts.request if timeouts.request else 0.0
-
-    def _upload_failure(self, broken: Broken) -> Failure:
-        if broken.side == "sink":
-            return Failure("upstream_write_timeout")
-        if broken.what == "timeout":
-            if self._is_over():
-                return Failure("response_timeout")
-            if self._request.body.expects and self._attempt.first_byte < 0.0 and not self._request.body.moved:
-                return Failure("upstream_read_timeout", "before the request body was asked for")
-            return Failure("request_body_timeout")
-        if broken.what == "too_large":
-            return Failure("request_body_too_large")
-        return Failure("client_gone", "while the request body was read")
-
-    def _no_head(self, code: int) -> Failure:
-        if code == GONE:
-            return Failure("client_gone", "before the response began")
-        if code in (IDLE, SLOW):
-            return Failure("response_timeout" if self._is_over() else "upstream_read_timeout")
-        if code == CLOSED:
-            return Failure(
-                "connection_terminated",
-                "before the response began",
-                repeatable=self._is_repeatable(),
-            )
-        return Failure("connection_terminated", "in the response's head")
-
-    def _switched(self, head: ResponseHead) -> Connection:
-        if not self._forward._upgrade or self._request.head.upgrade is None or head.upgrade is None:
-            raise Failure("upgrade_failed", "101 was not asked for")
-        if self._upload is not None and not self._upload.done:
-            raise Failure("upgrade_failed", "101 before the end of the request")
-        return self._connection
+def _discard(response: Response) -> None:
+    if response.body is not None:
+        response.body.close()

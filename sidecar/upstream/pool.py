@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
 from ..config.addresses import Address
 from ..net.channel import Channel
-from ..net.dial import dial, numeric_target, resolve
+from ..net.dial import dial_any, numeric_target
+from ..runtime import SystemClock
+from .rest import Rest
+
+#: A connection that ends this much before its time was ended by the server, not by our timer.
+_ALMOST: Final = 0.99
 
 
 class Connection(HTTPConnection):
@@ -25,6 +30,8 @@ class Connection(HTTPConnection):
     channel: Channel
     connect_with: Callable[[float], Channel]
     expire: Callable[[Channel], None]
+    rested: float  # the moment it came back, of the monotonic clock
+    waited: float  # seconds that it had rested when it was taken last
 
     def __init__(self, *args: Any, connect_with: Callable[[float], Channel], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,28 +76,41 @@ class ServerPool(HTTPConnectionPool):
     QueueCls = Stack  # type: ignore[assignment]
     pool: Stack  # type: ignore[assignment]
 
-    def __init__(self, address: Address, keepalive: int, keepalive_timeout: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        keepalive: int,
+        keepalive_timeout: float,
+        other: Address | None = None,
+        now: Callable[[], float] = SystemClock.monotonic,
+    ) -> None:
+        """`address` is numeric or a UNIX socket, `other` the same server's in the other family."""
         self.address = address
-        self.keepalive_timeout = keepalive_timeout
+        self.rest = Rest(keepalive_timeout)
         self.closed = False
-        self._target = numeric_target(address)
+        self._now = now
+        self._targets = [numeric_target(one) for one in (address, other) if one is not None]
         super().__init__(
             address.host or "localhost",
             address.port or None,
             maxsize=keepalive,
             block=False,
-            connect_with=self._connect,
+            connect_with=self.connect,
         )
 
-    def _connect(self, timeout: float) -> Channel:
-        return dial([self._target] if self._target else resolve(self.address), timeout)
+    def connect(self, timeout: float) -> Channel:
+        """A connection of its own, in at most so many seconds. Raises Failure."""
+        return dial_any(self._targets, timeout)
 
-    def acquire(self) -> Connection | None:
-        """An idle connection that is still alive, or None."""
+    def acquire(self, now: float, careful: bool = False) -> Connection | None:
+        """An idle connection that is still alive, or None. `careful`: for what must not be sent twice."""
         items = self.pool.items
+        rest = self.rest
         while items:
             connection = items.pop()
-            if connection.channel.unpark():
+            seconds = now - connection.rested
+            if connection.channel.unpark() and (not careful or rest.is_safe(seconds)):
+                connection.waited = seconds
                 return connection
             connection.close()
         return None
@@ -101,6 +121,7 @@ class ServerPool(HTTPConnectionPool):
         connection.timeout = timeout
         connection.connect()
         connection.expire = self._expire
+        connection.waited = 0.0
         return connection
 
     def release(self, connection: Connection) -> None:
@@ -111,8 +132,11 @@ class ServerPool(HTTPConnectionPool):
         if self.closed or len(items) >= self.pool.maxsize or channel.pending or channel.peer_finished:
             connection.close()
             return
+        if connection.waited > self.rest.proven:
+            self.rest.survived(connection.waited)
         items.append(connection)
-        channel.park(connection.expire, self.keepalive_timeout)
+        connection.rested = self._now()
+        channel.park(connection.expire, self.rest.limit)
 
     def _expire(self, channel: Channel) -> None:
         """A resting connection heard from its server, or rested long enough: it is of no more use."""
@@ -120,7 +144,17 @@ class ServerPool(HTTPConnectionPool):
             if connection.channel is channel:
                 self.pool.items.remove(connection)
                 connection.close()
+                seconds = self._now() - connection.rested
+                if seconds < self.rest.limit * _ALMOST:
+                    self.rest.closed(seconds)
                 return
+
+    def resize(self, keepalive: int, keepalive_timeout: float) -> None:
+        """Keep so many idle connections from now on, and new ones for so many seconds."""
+        self.rest.allow(keepalive_timeout)
+        self.pool.maxsize = keepalive
+        while len(self.pool.items) > keepalive:
+            self.pool.items.pop(0).close()
 
     def close(self) -> None:
         """Close what rests; what is in use is closed when it comes back."""

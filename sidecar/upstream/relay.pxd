@@ -4,15 +4,15 @@
 from ..message cimport Attempt
 from ..net.channel cimport Channel, Flow
 from ..wire.head cimport ResponseHead
+from .server cimport Server
 
 cdef class Relay:
     cdef Attempt _attempt
     cdef object _connection
-    cdef object _elapsed
+    cdef object _exchange
     cdef ResponseHead _head
-    cdef object _pool
+    cdef Server _server
     cdef public long long moved
-    cdef public double bound
     cdef public double read_timeout
     cdef public double until
     cdef public Flow upload
@@ -21,7 +21,8 @@ cdef class Relay:
 cdef class Tunnel:
     cdef Attempt _attempt
     cdef object _connection
-    cdef object _elapsed
+    cdef Server _server
+    cdef object _exchange
     cdef double _idle
     cdef public long long moved
     cdef public object upload

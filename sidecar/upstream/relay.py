@@ -3,13 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final, Protocol
 
 from ..errors import Broken, Failure, Malformed
 from ..message import Attempt
 from ..net.channel import Channel, Flow, pump
-from ..wire.head import CLOSE, ResponseHead
-from .pool import Connection, ServerPool
+from ..wire.body import ChunkedDecoder
+from ..wire.head import CHUNKED, CLOSE, LENGTH, ResponseHead
+from .pool import Connection
+from .server import Server
+
+_PIECE: Final = 65536  # bytes of a body that are read at once to be forgotten
+
+
+class Exchange(Protocol):
+    """What knows the time of an attempt."""
+
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+
+    def is_over(self) -> bool:
+        """Whether the bound of the whole exchange is reached."""
 
 
 class Relay:
@@ -18,10 +32,9 @@ class Relay:
     __slots__ = (
         "_attempt",
         "_connection",
-        "_elapsed",
+        "_exchange",
         "_head",
-        "_pool",
-        "bound",
+        "_server",
         "moved",
         "read_timeout",
         "until",
@@ -32,18 +45,17 @@ class Relay:
         self,
         head: ResponseHead,
         connection: Connection,
-        pool: ServerPool,
+        server: Server,
         attempt: Attempt,
-        elapsed: Callable[[], float],
+        exchange: Exchange,
     ) -> None:
         self._head = head
         self._connection: Connection | None = connection
-        self._pool = pool
+        self._server = server
         self._attempt = attempt
-        self._elapsed = elapsed
+        self._exchange = exchange
         self.moved = 0
         self.read_timeout = 0.0
-        self.bound = 0.0  # seconds for the whole exchange; 0: none
         self.until = 0.0  # monotonic moment when the whole exchange must be over; 0: never
         self.upload: Flow | None = None  # the rest of the request body, when the server answered early
 
@@ -71,45 +83,70 @@ class Relay:
         except Malformed as malformed:
             raise self._failed(Failure("malformed_response", malformed.rule)) from malformed
         self.moved = flow.moved
-        self._attempt.total = self._elapsed()
+        self._attempt.total = self._exchange.elapsed()
         self._connection = None
         if head.keep_alive and (self.upload is None or (self.upload.done and self.upload.broken is None)):
-            self._pool.release(connection)
+            self._server.pool.release(connection)
         else:
             connection.close()
+        self._server.give_back()
+
+    def drain(self, limit: int) -> None:
+        """Read the body and forget it, if it has at most `limit` bytes. Raises Failure."""
+        connection, head = self._connection, self._head
+        if connection is None or head.framing not in (LENGTH, CHUNKED) or head.length > limit:
+            return
+        channel = connection.channel
+        decoder = ChunkedDecoder() if head.framing == CHUNKED else None
+        left = limit if decoder is not None else head.length
+        try:
+            while left > 0 if decoder is None else not decoder.done:
+                if not (data := channel.read(min(left, _PIECE), self.read_timeout)) or left <= 0:
+                    return
+                left -= len(data)
+                if decoder is not None and decoder.feed(data)[1] < len(data):
+                    return
+        except (Broken, Malformed) as error:
+            raise Failure("response_incomplete") from error
+        self._connection = None
+        self._attempt.total = self._exchange.elapsed()
+        self._server.pool.release(connection)
+        self._server.give_back()
 
     def _failure(self, broken: Broken) -> Failure:
         if broken.side == "source":
             if broken.what == "timeout":
-                is_over = self.bound > 0.0 and self._elapsed() >= self.bound
+                is_over = self._exchange.is_over()
                 return Failure("response_timeout" if is_over else "upstream_read_timeout")
             return Failure("response_incomplete")
         return Failure("client_write_timeout" if broken.what == "timeout" else "client_gone")
 
     def _failed(self, failure: Failure) -> Failure:
         self._attempt.reason = failure.reason
-        self._attempt.total = self._elapsed()
+        self._attempt.total = self._exchange.elapsed()
         return failure
 
     def close(self) -> None:
-        """Close the connection unless the body was moved completely."""
+        """Close the connection, and give back the server, unless the body was moved completely."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._server.give_back()
 
 
 class Tunnel:
     """Both directions of an upgraded connection, byte for byte, each ended on its own."""
 
-    __slots__ = ("_attempt", "_connection", "_elapsed", "_idle", "moved", "upload")
+    __slots__ = ("_attempt", "_connection", "_exchange", "_idle", "_server", "moved", "upload")
 
     def __init__(
-        self, connection: Connection, attempt: Attempt, idle: float, elapsed: Callable[[], float]
+        self, connection: Connection, server: Server, attempt: Attempt, idle: float, exchange: Exchange
     ) -> None:
         self._connection = connection
+        self._server = server
         self._attempt = attempt
         self._idle = idle
-        self._elapsed = elapsed
+        self._exchange = exchange
         self.moved = 0
         self.upload = None
 
@@ -127,8 +164,9 @@ class Tunnel:
         except Broken as broken:
             self._attempt.reason = "tunnel_idle" if broken.what == "timeout" else "tunnel_reset"
         self.moved = down.moved
-        self._attempt.total = self._elapsed()
+        self._attempt.total = self._exchange.elapsed()
 
     def close(self) -> None:
-        """Close the server's side."""
+        """Close the server's side, and give the server back."""
         self._connection.close()
+        self._server.give_back()

@@ -1,11 +1,11 @@
-"""The header that a load balancer sends ahead of a connection: PROXY protocol, version 1 and 2.
+"""The header that a balancer sends ahead of a connection: PROXY protocol, version 1 and 2, read and written.
 
 Strict, without switches, and bounded: whoever may send this header decides who the client is.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from ..errors import Malformed
@@ -20,6 +20,8 @@ _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED: Final = len(_SIGNATURE) + 4  # then version and command, family and transport, length
 _LOCAL: Final = 0x20
 _PROXIED: Final = 0x21
+_TCP4: Final = 0x11
+_TCP6: Final = 0x21
 #: Family and transport → size of the two addresses and their ports. 0: not said.
 _ADDRESSES: Final = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
 
@@ -114,10 +116,10 @@ def _binary(data: bytes) -> Result | None:
 
 
 def _proxied(size: int, family: int, block: bytes) -> Result:
-    if family == 0x11:
+    if family == _TCP4:
         source, destination = str(IPv4Address(block[:4])), str(IPv4Address(block[4:8]))
         ports = block[8:12]
-    elif family == 0x21:
+    elif family == _TCP6:
         source, destination = str(IPv6Address(block[:16])), str(IPv6Address(block[16:32]))
         ports = block[32:36]
     else:
@@ -138,3 +140,37 @@ def _check_tlvs(block: bytes, at: int) -> None:
         at += 3 + int.from_bytes(block[at + 1 : at + 3], "big")
     if at != len(block):
         raise Malformed("proxy_bad_length")
+
+
+#: The sender's own connection, of which nothing is to be learned: a health check, say. By version.
+LOCAL: Final = {1: b"PROXY UNKNOWN\r\n", 2: _SIGNATURE + bytes((_LOCAL, 0, 0, 0))}
+
+Socket = tuple[str, int]  # (IP address, port)
+
+
+def render(version: int, source: Socket | None, destination: Socket | None) -> bytes:
+    """The header of a connection over TCP from `source` to `destination`.
+
+    Where one has no address (a UNIX socket) it says that nothing is known. An IPv4 address beside an IPv6 one
+    is written in IPv6 form, because a header has one family. Raises ValueError for what is no address.
+    """
+    if source is None or destination is None:
+        return LOCAL[version]
+    one, other = ip_address(source[0]), ip_address(destination[0])
+    if one.version != other.version:
+        one, other = _as_v6(one), _as_v6(other)
+    if version == 1:
+        return b"PROXY TCP%d %b %b %d %d\r\n" % (
+            one.version,
+            str(one).encode("ascii"),
+            str(other).encode("ascii"),
+            source[1],
+            destination[1],
+        )
+    block = one.packed + other.packed + source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
+    family = _TCP4 if one.version == 4 else _TCP6
+    return _SIGNATURE + bytes((_PROXIED, family)) + len(block).to_bytes(2, "big") + block
+
+
+def _as_v6(address: IPv4Address | IPv6Address) -> IPv6Address:
+    return address if address.version == 6 else IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.config.addresses import BIND, SERVER_ADDRESS, Address, with_parameters
+from sidecar.config.addresses import BIND, FLAG, SERVER_ADDRESS, Address, with_parameters
 from sidecar.config.kinds import ON_OFF, integer
 
 
@@ -17,9 +17,10 @@ class Server:
     address: Address
     weight: int = 1
     spare: bool = False
+    backup: bool = False
 
 
-SERVER = with_parameters(Server, {"weight": integer(1, 9), "spare": ON_OFF})
+SERVER = with_parameters(Server, {"weight": integer(1, 9), "spare": ON_OFF, "backup": FLAG})
 
 
 @pytest.mark.parametrize(
@@ -99,13 +100,24 @@ def test_parameters_follow_the_address_in_any_order() -> None:
     assert SERVER.show(Server(Address("a", 80))) == "a:80"
 
 
+def test_a_flag_is_a_word_alone_wherever_it_stands() -> None:
+    server = Server(Address("a", 80), 5, backup=True)
+    assert SERVER.parse("a:80 backup weight=5") == SERVER.parse("a:80 weight=5 backup") == server
+    assert SERVER.show(server) == "a:80 weight=5 backup"
+    assert SERVER.name == "address [weight=…] [spare=…] [backup]"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a:80 wieght=5", "'wieght=5' is not a parameter of a server: did you mean weight=?"),
-        ("a:80 down", "'down' is not a parameter of a server: known are weight=, spare="),
+        ("a:80 down", "'down' is not a parameter of a server: known are weight=, spare=, backup"),
         ("a:80 weight", "'weight' has no value: write weight=…, without spaces"),
         ("a:80 weight=5 weight=6", "weight= is given twice: keep one"),
+        ("a:80 backup backup", "backup is given twice: keep one"),
+        ("a:80 backup=on", "backup= takes no value: write the word alone"),
+        ("a:80 backup=", "'backup=' has no value: write backup=…, without spaces"),
+        ("a:80 bakcup", "'bakcup' is not a parameter of a server: did you mean backup?"),
         ("a:80 weight=10", "weight= 10 is not between 1 and 9"),
         ("weight=5 a:80", "'weight=5' has no port: write host:port, [v6]:port or unix:/path"),
     ],

@@ -199,11 +199,12 @@ def test_a_post_that_a_server_may_have_seen_is_not_repeated(request_bytes: bytes
 class _Blind(ServerPool):
     """A pool that gives connections out without a look, as if they died right after it."""
 
-    def acquire(self) -> Connection | None:
+    def acquire(self, now: float, careful: bool = False) -> Connection | None:
         if not self.pool.items:
             return None
         connection = self.pool.items.pop()
         connection.channel.parked = None
+        connection.waited = 0.0
         return connection
 
 

@@ -143,6 +143,55 @@ def test_chunks_against_the_grammar_are_refused_while_they_are_read_ahead() -> N
             body_of(peer, CHUNKED).fill(10)
 
 
+# -- kept to be sent more than once
+
+
+def test_a_small_body_is_taken_out_of_the_channel_and_can_be_sent_again_and_again() -> None:
+    with ScriptedPeer() as peer:
+        body = body_of(peer, "Content-Length: 5")
+        keeping = start(body.keep, 5)
+        peer.send_pieces(b"helloNEXT", 2)
+        outcome(keeping)
+        assert (body.kept, body.is_whole, body.moved) == (b"hello", True, 5)
+        assert peer.channel.fill(4, TIMEOUT)
+        assert peer.channel.peek() == b"NEXT"
+        assert body.settle()
+        assert peer.channel.peek() == b"NEXT"
+        body.keep(5)
+        assert body.kept == b"hello"
+
+
+@pytest.mark.parametrize(
+    "fields", ["Content-Length: 6", CHUNKED, "Content-Length: 5\r\nExpect: 100-continue"]
+)
+def test_a_body_that_is_large_or_unknown_or_held_back_stays_where_it_is(fields: str) -> None:
+    with ScriptedPeer() as peer:
+        peer.channel.unread(b"hello!")
+        body = body_of(peer, fields)
+        body.keep(5)
+        assert (body.kept, body.is_whole, body.moved) == (None, True, 0)
+        assert peer.channel.peek() == b"hello!"
+
+
+def test_a_body_that_was_read_ahead_is_kept_from_there() -> None:
+    with ScriptedPeer(readable=True) as peer:
+        peer.send(b"hello")
+        body = body_of(peer, "Content-Length: 5")
+        body.fill(1000)
+        body.keep(1000)
+        assert (body.kept, peer.channel.pending) == (b"hello", 0)
+
+
+def test_a_body_that_does_not_come_is_not_kept() -> None:
+    with ScriptedPeer() as peer:
+        peer.send(b"hel")
+        body = body_of(peer, "Content-Length: 5", SOON)
+        assert reason(body.keep, 5) == "request_body_timeout"
+        assert body.kept is None
+        peer.finish()
+        assert reason(body_of(peer, "Content-Length: 5").keep, 5) == "client_gone"
+
+
 # -- whole
 
 

@@ -24,6 +24,7 @@ def test_only_bind_must_be_given(tmp_path: Path) -> None:
     )
     assert (settings.header_timeout, settings.body_timeout, settings.write_timeout) == (15.0, 60.0, 60.0)
     assert (settings.idle_timeout, settings.proxy_protocol, settings.trusted_proxies) == (75.0, "off", ())
+    assert settings.protocol == "http"
     assert (settings.max_header_size, settings.max_headers, settings.max_target_size) == (32768, 100, 8192)
 
 
@@ -43,6 +44,7 @@ def test_only_bind_must_be_given(tmp_path: Path) -> None:
             "bind = a:1\nmax_header_size = 4k\n",
             "1: [listener public] max_target_size: is larger than max_header_size",
         ),
+        ("bind = a:1\nprotocol = udp\n", "3: [listener public] protocol: 'udp' is not one of http, tcp"),
         ("bind = a:1\nidle_timeout = off\n", "3: [listener public] idle_timeout: 'off' is not a duration"),
         ("bind = a:1\ntls = site\n", "3: [listener public] tls: is not a known option"),
         ("bind = a:1\nhttp2 = on\n", "3: [listener public] http2: is not a known option"),

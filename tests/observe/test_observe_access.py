@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.message import Attempt, Request
+from sidecar.message import Attempt, Request, connection
 from sidecar.observe.access import MAX_PATH, MAX_TEXT, AccessLog
 from sidecar.runtime import FakeClock
 
@@ -192,3 +192,60 @@ def test_valid_text_and_times_come_back(path: str, duration: float) -> None:
     fields = strict(line_of(ask(origin=path.encode()), duration=duration))
     assert fields["path"] == path
     assert abs(fields["duration_ms"] - duration * 1e3) < 0.002
+
+
+# TCP --------------------------------------------------------------------------------------------------------
+
+
+def connected(
+    *attempts: Attempt, host: str = "", route: str | None = "db", client: str = "203.0.113.7"
+) -> Request:
+    request = connection(client, "edge")
+    request.host = host
+    request.route = route if route is None else SimpleNamespace(name=route)
+    request.attempts = list(attempts)
+    return request
+
+
+def connection_line(request: Request, reason: str = "", fmt: Literal["json", "console"] = "json") -> bytes:
+    lines = Lines()
+    AccessLog(lines, fmt, FakeClock()).connection(request, reason, 7, 512, 0.0125)
+    return lines[0]
+
+
+def test_a_connection_has_the_keys_of_an_exchange_as_far_as_it_has_the_things() -> None:
+    failed = tried("10.0.0.1:1", total=0.001, reason="connection_refused")
+    line = connection_line(connected(failed, tried(connect=0.0005, total=0.0111), host="a.example"))
+    assert line == (
+        b'{"time":"2023-11-14T22:13:20.000Z","client":"203.0.113.7","protocol":"tcp","sni":"a.example",'
+        b'"route":"db","listener":"edge","upstream":"127.0.0.1:8001","received":7,"sent":512,'
+        b'"duration_ms":12.500,"attempts":[{"server":"10.0.0.1:1","total_ms":1.000,'
+        b'"reason":"connection_refused"},{"server":"127.0.0.1:8001","connect_ms":0.500,"total_ms":11.100}]}\n'
+    )
+
+
+def test_a_connection_that_led_nowhere() -> None:
+    assert connection_line(connected(route=None), "no_route") == (
+        b'{"time":"2023-11-14T22:13:20.000Z","client":"203.0.113.7","protocol":"tcp","listener":"edge",'
+        b'"reason":"no_route","received":7,"sent":512,"duration_ms":12.500,"attempts":[]}\n'
+    )
+
+
+def test_a_connection_for_people() -> None:
+    request = connected(tried(connect=0.0005, total=0.0111, reason="tunnel_idle"), host="a.example")
+    assert connection_line(request, "tunnel_idle", "console") == (
+        b"2023-11-14T22:13:20.000Z tcp a.example 12.500ms client=203.0.113.7 received=7 sent=512 route=db "
+        b"listener=edge reason=tunnel_idle upstream=127.0.0.1:8001(tcp,connect=0.500ms,total=11.100ms,"
+        b"tunnel_idle)\n"
+    )
+    assert connection_line(connected(route=None), "", "console") == (
+        b"2023-11-14T22:13:20.000Z tcp - 12.500ms client=203.0.113.7 received=7 sent=512 listener=edge\n"
+    )
+
+
+@given(TEXT, TEXT, TEXT)
+def test_whatever_is_in_it_a_connection_is_one_line(host: str, route: str, server: str) -> None:
+    request = connected(tried(server), host=host, route=route)
+    record = strict(connection_line(request))
+    assert record["protocol"] == "tcp"
+    assert connection_line(request, fmt="console").count(b"\n") == 1

@@ -5,7 +5,7 @@ import pytest
 from sidecar.errors import Malformed
 from sidecar.message import Request, Response
 from sidecar.policies.answer import redirect, respond
-from sidecar.routing.template import Template
+from sidecar.template import Template
 from sidecar.wire.head import LENGTH, NONE, Limits, Names, RequestHead
 
 

@@ -7,7 +7,7 @@ import pytest
 from sidecar.message import Request, Response
 from sidecar.policies.headers import RequestHeaders, ResponseHeaders
 from sidecar.routing.settings import RouteSettings
-from sidecar.routing.template import Template
+from sidecar.template import Template
 from sidecar.wire.head import NONE, Limits, Names, RequestHead, ResponseHead
 
 

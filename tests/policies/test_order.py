@@ -9,8 +9,8 @@ from sidecar.policies.headers import RequestHeaders, ResponseHeaders
 from sidecar.policies.order import ORDER, chain, failure_edit
 from sidecar.policies.rewrite import HostHeader, Rewrite
 from sidecar.routing.settings import RouteSettings
-from sidecar.routing.template import Template
 from sidecar.routing.values import Redirect, Respond
+from sidecar.template import Template
 from sidecar.wire.head import Limits, RequestHead, ResponseHead
 
 

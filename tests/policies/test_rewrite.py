@@ -10,7 +10,7 @@ from sidecar.policies.base import Policy
 from sidecar.policies.rewrite import HostHeader, Rewrite
 from sidecar.routing.regex import Regex
 from sidecar.routing.target import PathRewriting, PrefixReplacement
-from sidecar.routing.template import Template
+from sidecar.template import Template
 from sidecar.wire.head import Limits, RequestHead, ResponseHead
 from sidecar.wire.target import normal_path
 

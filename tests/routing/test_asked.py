@@ -77,7 +77,9 @@ def test_the_listener_sets_the_limits() -> None:
 
 @pytest.mark.parametrize("url", ["example.org/", "ftp://a/", "", "http:/a"])
 def test_what_is_no_url(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not a URL: write http://host/path or /path"):
+    with pytest.raises(
+        ConfigurationError, match="is not a URL: write http://host/path or /path, or tcp://name"
+    ):
         question(url)
 
 
@@ -91,3 +93,30 @@ def test_a_line_break_cannot_be_asked_for() -> None:
 def test_a_head_that_does_not_end_is_malformed() -> None:
     with pytest.raises(Malformed):
         question("/", "").request("", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "port"),
+    [("tcp://a.example", "a.example", 0), ("tcp://A.example:5432", "a.example", 5432), ("tcp://:1", "", 1)],
+)
+def test_a_connection(url: str, name: str, port: int):
+    question = Question("GET", url, (), "192.0.2.7")
+    request = question.request("edge", None)
+    assert (question.is_tcp, question.port) == (True, port)
+    assert (request.host, request.client, request.scheme, request.listener) == (
+        name,
+        "192.0.2.7",
+        "tcp",
+        "edge",
+    )
+
+
+@pytest.mark.parametrize("url", ["tcp://a/b", "tcp://a:b", "tcp://[::1]:1", "tcp://a b"])
+def test_what_is_no_connection(url: str):
+    with pytest.raises(ConfigurationError, match="is a TCP connection: write tcp://NAME:PORT"):
+        Question("GET", url, (), "192.0.2.7")
+
+
+def test_a_connection_has_no_fields():
+    with pytest.raises(ConfigurationError, match="no fields"):
+        Question("GET", "tcp://a", (("X", "y"),), "192.0.2.7")

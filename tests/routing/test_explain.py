@@ -53,6 +53,7 @@ def test_what_programs_read(tmp_path: Path) -> None:
         "outcome": "respond 200 /x",
         "target": None,
         "match": {},
+        "upstreams": [],
         "passed_over": [
             {
                 "route": "a",
@@ -131,3 +132,59 @@ def test_nothing_of_a_request_disturbs_the_terminal(tmp_path: Path) -> None:
     )
     assert "\x1b" not in str(told)
     assert r"\x1b[2J" in str(told)
+
+
+def test_a_split_names_its_upstreams_with_their_shares_and_the_values_of_each(tmp_path: Path) -> None:
+    text = "[upstream canary]\nserver.a = 127.0.0.1:8001\nread_timeout = 7s\n"
+    text += "[route a]\nupstream = app 90%, canary 10%, off 0%\n[upstream off]\nserver.a = 127.0.0.1:8002\n"
+    told = str(explain(conf(tmp_path, BASE + text), "GET", "http://a/", [], "192.0.2.7", None))
+    assert "upstream app 90%, canary 10%, off 0%" in told
+    assert "\nupstream canary, balance round_robin, 10% of the requests:\n  > server.a 127.0.0.1:8001" in told
+    assert "[upstream app]" in told
+    assert "[upstream canary]\n" in told
+    assert "read_timeout = 7s" in told
+
+
+def test_programs_read_of_the_servers_too(tmp_path: Path) -> None:
+    (upstream,) = asked(conf(tmp_path, f"{BASE}[route a]\nupstream = app\n"), "/")["upstreams"]
+    assert (upstream["upstream"], upstream["share"], upstream["notes"]) == ("app", 100, [])
+    assert upstream["servers"] == [
+        {
+            "server": "a",
+            "address": "127.0.0.1:8000",
+            "chosen": True,
+            "share": 100.0,
+            "why": "the only server",
+        }
+    ]
+
+
+def test_the_request_tells_which_server_it_goes_to(tmp_path: Path) -> None:
+    text = "server.b = 127.0.0.1:8001\nbalance = hash {header.x-user}\n[route a]\nupstream = app\n"
+    configuration = conf(tmp_path, BASE + text)
+    met = set()
+    for user in range(9):
+        told = asked(configuration, "/", headers=[("X-User", str(user))])
+        (server,) = [one for one in told["upstreams"][0]["servers"] if one["chosen"]]
+        assert server["why"] == f"the key '{user}' leads here"
+        met.add(server["server"])
+    assert met == {"a", "b"}
+
+
+def test_of_a_request_that_is_refused_on_its_way_there_is_no_server(tmp_path: Path) -> None:
+    text = f"{BASE}[route a]\nrewrite = ^/(.)(.*)$ /.$1/$2\nupstream = app\n"
+    assert asked(conf(tmp_path, text), "/...")["upstreams"] == []
+
+
+def test_a_connection_is_not_asked_for_what_only_requests_have(tmp_path: Path) -> None:
+    """`check` refuses such a configuration; who asks before is told why."""
+    text = "[listener edge]\nbind = 127.0.0.1:1\nprotocol = tcp\n"
+    text += "[upstream app]\nserver.a = h:1\nserver.b = h:2\n"
+    route = "[route a]\nlistener = edge\nupstream = app\n"
+    for option, why in (
+        ("sticky = cookie id\nsticky_key = s", "app is sticky by a cookie"),
+        ("balance = hash {header.x}", "app chooses by {header.x}, which a TCP connection does not have"),
+    ):
+        (upstream,) = asked(conf(tmp_path, f"{text}{option}\n{route}"), "tcp://x")["upstreams"]
+        assert upstream["servers"] == []
+        assert upstream["notes"][0].startswith(why)

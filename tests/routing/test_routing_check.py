@@ -50,6 +50,13 @@ def test_unknown_names(tmp_path: Path) -> None:
     assert warnings == []
 
 
+def test_every_upstream_of_a_split_is_there(tmp_path: Path) -> None:
+    mistakes, _ = told(tmp_path, "[route a]\nupstream = app 90%, cannary 10%\n")
+    assert mistakes == [
+        "a.ini:2: [route a] upstream: there is no [upstream cannary]: known are app",
+    ]
+
+
 def test_an_unknown_name_where_there_are_none(tmp_path: Path) -> None:
     mistakes, _ = told(tmp_path, "[route a]\nupstream = app\n", base="")
     assert mistakes == ["a.ini:2: [route a] upstream: there is no [upstream app]: add [upstream app]"]
@@ -109,6 +116,15 @@ def test_defaults_may_be_for_other_routes(tmp_path: Path) -> None:
         "[route a]\nrespond = 200\n[route b]\npath_regex = (?P<id>x)\nupstream = app\n"
     )
     assert told(tmp_path, text) == ([], [])
+
+
+def test_what_does_nothing_in_an_upstream_is_a_mistake_unless_it_may_be_for_others(tmp_path: Path) -> None:
+    text = "[upstream app]\nhealth_rise = 5\n"
+    line = "[upstream app] health_rise: does nothing without health_check: add that, or remove this"
+    assert told(tmp_path, text) == ([f"a.ini:2: {line}"], [])
+    shared = "[defaults upstream]\nhealth_rise = 5\n"
+    assert told(tmp_path, shared) == ([f"a.ini:2: {line}"], [])
+    assert told(tmp_path, f"{shared}[upstream b]\nserver.a = h:1\nhealth_check = tcp\n") == ([], [])
 
 
 def test_a_router_for_each_listener_with_its_routes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sidecar.message import Request
 from sidecar.routing.regex import Regex
 from sidecar.routing.settings import RouteSettings
 from sidecar.routing.table import Route, Router
-from sidecar.routing.values import WANTED, parse_host
+from sidecar.routing.values import WANTED, Share, parse_host
 from sidecar.wire.head import Limits, RequestHead
 
 
@@ -160,8 +160,9 @@ def test_named_groups_of_the_chosen_route() -> None:
 
 
 def test_a_route_carries_what_the_data_path_needs() -> None:
-    one = route("r", upstream="app", access_log=False)
-    assert (one.handler, one.upstream, one.logged, one.conditions) == (None, "app", False, ())
+    one = route("r", upstream=(Share("app"),), access_log=False)
+    assert (one.handler, one.logged, one.conditions) == (None, False, ())
+    assert one.settings.upstream == (Share("app"),)
     assert repr(one) == "<Route r>"
     assert repr(Router([one]).entries[0]).startswith("<Entry 0 r ")
 

@@ -19,8 +19,10 @@ from sidecar.routing.values import (
     REGEX,
     RESPOND,
     REWRITE,
+    SHARES,
     WANTED,
     Host,
+    Share,
     field_name_mistake,
 )
 
@@ -28,6 +30,10 @@ from sidecar.routing.values import (
 @pytest.mark.parametrize(
     ("kind", "text", "shown"),
     [
+        (SHARES, "app", "app"),
+        (SHARES, "app 100%", "app"),
+        (SHARES, "app 90%,\ncanary 10%", "app 90%, canary 10%"),
+        (SHARES, "app 100%, canary 0%", "app, canary 0%"),
         (HOSTS, "Example.org, *.example.org", "example.org, *.example.org"),
         (HOSTS, "a, a,\nb", "a, b"),
         (HOSTS, "[2001:DB8:0::7]", "[2001:db8::7]"),
@@ -62,6 +68,15 @@ def test_what_is_shown_is_read_back(kind: Kind[Any], text: str, shown: str) -> N
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
+        (SHARES, "app 90%, canary 11%", "shares out 101%: write shares that make 100%"),
+        (SHARES, "app 90%", "shares out 90%"),
+        (SHARES, "app, canary", "shares out 200%"),
+        (SHARES, "app 50%, app 50%", "names an upstream twice"),
+        (SHARES, "app 101%", "is not an upstream with its share: write NAME 90%"),
+        (SHARES, "app 9.5%, canary 90.5%", "is not an upstream with its share"),
+        (SHARES, "app 90, canary 10", "is not an upstream with its share"),
+        (SHARES, "app 90% 10%", "is not an upstream with its share"),
+        (SHARES, "app -10%, canary 110%", "is not an upstream with its share"),
         (HOSTS, "*", "leave host out"),
         (HOSTS, ".example.org", "write example.org, *.example.org"),
         (HOSTS, "http://example.org/", "write example.org, without scheme, port, path"),
@@ -102,6 +117,11 @@ def test_mistakes_say_what_is_right(kind: Kind[Any], text: str, message: str) ->
     with pytest.raises(ValueError) as error:
         kind.parse(text)
     assert message in str(error.value)
+
+
+def test_an_upstream_alone_has_all_of_it() -> None:
+    assert SHARES.parse("app") == (Share("app"),)
+    assert SHARES.parse("app 90%, canary 10%") == (Share("app", 90), Share("canary", 10))
 
 
 def test_a_host_is_one_of_three() -> None:

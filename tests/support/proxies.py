@@ -20,10 +20,10 @@ from sidecar.net.settings import ListenerSettings
 from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
 from sidecar.session import Current, Serving, Session
-from sidecar.upstream.balance import RoundRobin
-from sidecar.upstream.forward import Forward, Server, Timeouts
-from sidecar.upstream.pool import ServerPool
+from sidecar.upstream.forward import Forward
+from sidecar.upstream.retry import Retry, RetryOptions
 from tests.support.streams import TIMEOUT, FakeServer, Peer, Script, now, outcome, tcp_pair, wait_until
+from tests.support.upstreams import group, server, terms
 
 
 class _Lines:
@@ -114,15 +114,13 @@ class Path:
         **settings: Any,
     ) -> None:
         self.server = FakeServer(*scripts)
-        self.pool = ServerPool(self.server.address, keepalive, 60.0)
-        bounds = {"connect": TIMEOUT, "send": TIMEOUT, "read": TIMEOUT, "request": 0.0, "tunnel": TIMEOUT}
-        self.forward = Forward(
-            RoundRobin([(Server("app-1", self.pool), 1)]),
-            Timeouts(**(bounds | (timeouts or {}))),
-            65536,
-            now,
-            **(forward or {}),
-        )
+        self.one = server("app-1", self.server.address)
+        self.pool = self.one.pool
+        self.pool.resize(keepalive, 60.0)
+        options = dict(forward or {})
+        retry = Retry(RetryOptions())
+        agreed = terms(retry, upgrade=options.pop("upgrade", True), **(timeouts or {}))
+        self.forward = Forward(group([self.one]), retry, agreed, **options)
         self.proxy = Proxy(self.forward, **settings)
 
     @property
@@ -137,9 +135,11 @@ class Path:
         return self.proxy.connect("192.0.2.7", **buffers)
 
     def close(self) -> None:
+        """End all of it: whatever happened, the server was given back."""
         self.proxy.close()
         self.pool.close()
         self.server.close()
+        assert self.one.state.active == 0
 
     def __enter__(self) -> Path:
         return self

@@ -9,72 +9,37 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Failure
-from sidecar.message import Request, Response
 from sidecar.net.body import RequestBody
-from sidecar.upstream.balance import RoundRobin
-from sidecar.upstream.forward import IDEMPOTENT, Forward, Server, Timeouts
 from sidecar.upstream.pool import ServerPool
 from sidecar.upstream.relay import Relay, Tunnel
-from sidecar.wire.head import CHUNKED, LENGTH, Limits, Names, RequestHead
-from tests.support.streams import (
-    TIMEOUT,
-    FakeServer,
-    Script,
-    ScriptedPeer,
-    ServerSide,
-    now,
-    outcome,
-    settle,
-    start,
-    wait_until,
-)
+from sidecar.upstream.retry import IDEMPOTENT
+from sidecar.wire.head import CHUNKED, LENGTH, Names
+from tests.support.streams import TIMEOUT, FakeServer, Script, ServerSide, outcome, settle, start, wait_until
+from tests.support.upstreams import GET, OK, SOON, Fleet, request_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-SOON = 0.01
 
-
-class Case:
+class Case(Fleet):
     """A forward to one scripted server, and a client's channel."""
 
     def __init__(self, *scripts: Script, **options: Any) -> None:
-        self.server = FakeServer(*scripts)
-        self.pool = ServerPool(self.server.address, 4, 60.0)
-        self.client = ScriptedPeer(readable=True)
-        bounds = dict.fromkeys(("connect", "send", "read", "tunnel"), TIMEOUT) | {"request": 0.0}
-        bounds |= {name: options.pop(name) for name in list(options) if name in bounds}
-        balance = RoundRobin([(Server("app-1", self.pool), 1)])
-        self.forward = Forward(balance, Timeouts(**bounds), 65536, now, **options)
-        self.request: Request | None = None
-
-    def ask(self, data: bytes = GET, **changes: Any) -> Response:
-        head = RequestHead(Limits())
-        used = head.feed(data)
-        request = Request(head, "/a", "192.0.2.7", "http", "public")
-        request.client_channel = self.client.channel
-        if used < len(data):
-            self.client.channel.unread(data[used:])
-        if head.framing == CHUNKED or head.length:
-            request.body = RequestBody(head, self.client.channel, TIMEOUT)
-        for name, value in changes.items():
-            setattr(request, name, value)
-        self.request = request
-        return self.forward(request)
-
-    def failure(self, data: bytes = GET, **changes: Any) -> Failure:
-        with pytest.raises(Failure) as caught:
-            self.ask(data, **changes)
-        return caught.value
+        super().__init__(scripts, **options)
 
     @property
-    def attempts(self) -> list[tuple[bool, int, str]]:
-        assert self.request is not None
-        return [(bool(one.reused), one.status, one.reason) for one in self.request.attempts]
+    def server(self) -> FakeServer:
+        return self.fakes[0]
 
     @property
-    def received(self) -> bytes:
+    def pool(self) -> ServerPool:
+        return self.servers[0].pool
+
+    @property
+    def tried(self) -> list[tuple[bool, int, str]]:
+        return [attempt[1:] for attempt in self.attempts]
+
+    @property
+    def last(self) -> bytes:
         return self.server.received[-1]
 
 
@@ -83,10 +48,9 @@ def case(*scripts: Script, **options: Any) -> Iterator[Case]:
     made = Case(*scripts, **options)
     try:
         yield made
+        assert made.active == [0]
     finally:
-        made.client.__exit__()
-        made.pool.close()
-        made.server.close()
+        made.close()
 
 
 def test_a_response_without_body_comes_back_and_its_connection_rests() -> None:
@@ -118,7 +82,7 @@ def test_what_the_route_changes_is_what_the_server_gets() -> None:
     data = b"GET /a?b HTTP/1.1\r\nHost: x\r\nX-Drop: 1\r\nX-Keep: 1\r\n\r\n"
     with case([OK]) as it:
         it.ask(data, target=b"/v1/a?b", host_header=b"app", drop=Names([b"X-Drop"]), extra=b"X-Extra: 1\r\n")
-        assert it.received == b"GET /v1/a?b HTTP/1.1\r\nHost: app\r\nX-Keep: 1\r\nX-Extra: 1\r\n\r\n"
+        assert it.last == b"GET /v1/a?b HTTP/1.1\r\nHost: app\r\nX-Keep: 1\r\nX-Extra: 1\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +95,7 @@ def test_what_the_route_changes_is_what_the_server_gets() -> None:
 def test_a_request_body_goes_along(body: bytes, framing: int) -> None:
     with case([OK]) as it:
         it.ask(b"POST /a HTTP/1.1\r\nHost: x\r\n" + body)
-        assert it.received.endswith(body)
+        assert it.last.endswith(body)
         assert it.request is not None
         assert it.request.body.framing == framing
         assert it.request.body.moved == 5
@@ -146,7 +110,7 @@ def test_a_body_can_be_read_ahead_before_a_server_is_troubled() -> None:
         assert it.server.connections == []
         it.client.send(b"lo")
         assert outcome(asking).head.status == 200
-        assert it.received.endswith(b"\r\n\r\nhello")
+        assert it.last.endswith(b"\r\n\r\nhello")
 
 
 def test_a_client_that_waits_for_100_is_asked_by_us_when_we_read_ahead() -> None:
@@ -157,7 +121,7 @@ def test_a_client_that_waits_for_100_is_asked_by_us_when_we_read_ahead() -> None
         assert it.client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         it.client.send(b"ok")
         outcome(asking)
-        assert b"Expect" not in it.received
+        assert b"Expect" not in it.last
 
 
 def test_a_body_over_its_limit_is_cut_off_without_a_last_chunk() -> None:
@@ -166,17 +130,16 @@ def test_a_body_over_its_limit_is_cut_off_without_a_last_chunk() -> None:
 
     with case(take) as it:
         data = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-        head = RequestHead(Limits())
-        it.client.channel.unread(data[head.feed(data) :])
-        request = Request(head, "/a", "192.0.2.7", "http", "public")
+        request = request_of(data)
+        it.client.channel.unread(data[len(request.head.raw) :])
         request.client_channel = it.client.channel
-        request.body = RequestBody(head, it.client.channel, TIMEOUT)
+        request.body = RequestBody(request.head, it.client.channel, TIMEOUT)
         request.body.bound(4)
         with pytest.raises(Failure) as caught:
             it.forward(request)
         assert caught.value.reason == "request_body_too_large"
         wait_until(lambda: not it.server.open_connections)
-        assert b"0\r\n\r\n" not in it.received
+        assert b"0\r\n\r\n" not in it.last
 
 
 # -- repeating
@@ -195,7 +158,7 @@ def test_an_idempotent_request_is_repeated_when_a_kept_connection_dies(method: b
     with case(dies, [OK]) as it:
         it.ask()
         assert it.ask(method + b" /a HTTP/1.1\r\nHost: x\r\n\r\n").head.status == 200
-        assert it.attempts == [(True, 0, "connection_terminated"), (False, 200, "")]
+        assert it.tried == [(True, 0, "connection_terminated"), (False, 200, "")]
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PATCH", b"LOCK", b"get"])
@@ -205,14 +168,33 @@ def test_another_request_is_not(method: bytes) -> None:
         error = it.failure(method + b" /a HTTP/1.1\r\nHost: x\r\n\r\n")
         assert error.reason == "connection_terminated"
         assert not error.repeatable
-        assert it.attempts == [(True, 0, "connection_terminated")]
+        assert it.tried == [(True, 0, "connection_terminated")]
 
 
-def test_a_put_whose_body_was_sent_is_not_repeated() -> None:
+PUT = b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def test_a_put_whose_body_was_kept_is_repeated_whole() -> None:
     with case(dies, [OK]) as it:
         it.ask()
-        error = it.failure(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+        assert it.ask(PUT).head.status == 200
+        assert it.tried == [(True, 0, "connection_terminated"), (False, 200, "")]
+        assert it.last.endswith(b"\r\n\r\nhello")
+
+
+def test_a_put_whose_body_was_sent_and_not_kept_is_not_repeated() -> None:
+    with case(dies, [OK], retry_body=4) as it:
+        it.ask()
+        error = it.failure(PUT)
         assert not error.repeatable
+        assert it.tried == [(True, 0, "connection_terminated")]
+
+
+def test_a_client_that_names_its_request_may_have_it_repeated() -> None:
+    with case(dies, [OK]) as it:
+        it.ask()
+        assert it.status(b"POST /a HTTP/1.1\r\nHost: x\r\nIdempotency-Key: 1\r\n\r\n") == 200
+        assert it.tried == [(True, 0, "connection_terminated"), (False, 200, "")]
 
 
 def test_a_failure_on_a_new_connection_is_not_repeatable() -> None:
@@ -231,7 +213,7 @@ def test_a_failure_to_connect_is_recorded_and_repeatable() -> None:
         error = it.failure()
         assert error.reason == "connection_refused"
         assert error.repeatable
-        assert it.attempts == [(False, 0, "connection_refused")]
+        assert it.tried == [(False, 0, "connection_refused")]
         assert it.request is not None
         assert it.request.attempts[0].total >= 0
 
@@ -259,7 +241,7 @@ def test_no_response_is_a_failure_and_the_connection_is_closed(
         error = it.failure()
         assert error.reason == reason
         assert detail in error.detail
-        assert it.attempts == [(False, 0, reason)]
+        assert it.tried == [(False, 0, reason)]
         wait_until(lambda: not it.server.open_connections)
         assert it.pool.pool.items == []
 
@@ -309,7 +291,7 @@ def test_interim_responses_are_handed_on_one_by_one() -> None:
     with case([answer]) as it:
         it.ask(interim=lambda head: seen.append(head.status))
         assert seen == [103, 102]
-        assert it.attempts == [(False, 200, "")]
+        assert it.tried == [(False, 200, "")]
 
 
 def test_interim_responses_nobody_wants_are_dropped() -> None:

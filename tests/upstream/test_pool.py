@@ -9,9 +9,7 @@ from pathlib import Path
 import gevent.socket
 import pytest
 
-from sidecar.config.addresses import Address
 from sidecar.errors import Failure
-from sidecar.upstream import pool as module
 from sidecar.upstream.pool import Connection, ServerPool, Stack
 from tests.support.streams import TIMEOUT, FakeServer, ServerSide, settle, wait_until
 
@@ -47,14 +45,14 @@ def dialed(pool: ServerPool, server: FakeServer, count: int = 1) -> list[Connect
 
 
 def test_a_new_pool_has_nothing_to_give(pool: ServerPool) -> None:
-    assert pool.acquire() is None
+    assert pool.acquire(0.0) is None
 
 
 def test_a_connection_that_was_given_back_is_taken_again(pool: ServerPool, server: FakeServer) -> None:
     (connection,) = dialed(pool, server)
     pool.release(connection)
-    assert pool.acquire() is connection
-    assert pool.acquire() is None
+    assert pool.acquire(0.0) is connection
+    assert pool.acquire(0.0) is None
     connection.close()
 
 
@@ -62,7 +60,7 @@ def test_the_last_one_given_back_is_taken_first(pool: ServerPool, server: FakeSe
     one, two = dialed(pool, server, 2)
     pool.release(one)
     pool.release(two)
-    assert [pool.acquire(), pool.acquire()] == [two, one]
+    assert [pool.acquire(0.0), pool.acquire(0.0)] == [two, one]
     one.close()
     two.close()
 
@@ -76,7 +74,7 @@ def test_more_than_is_kept_is_closed(pool: ServerPool, server: FakeServer) -> No
 def test_a_pool_that_keeps_none_closes_what_comes_back(server: FakeServer) -> None:
     pool = ServerPool(server.address, 0, 60.0)
     pool.release(dialed(pool, server)[0])
-    assert pool.acquire() is None
+    assert pool.acquire(0.0) is None
     wait_until(lambda: server.open_connections == 0)
 
 
@@ -96,7 +94,7 @@ def test_an_end_nobody_noticed_yet_is_noticed_when_the_connection_is_taken(
     pool.release(one)
     pool.release(two)
     server.connections[1].reset()
-    assert pool.acquire() is one
+    assert pool.acquire(0.0) is one
     assert two.sock is None
     one.close()
 
@@ -104,7 +102,7 @@ def test_an_end_nobody_noticed_yet_is_noticed_when_the_connection_is_taken(
 def test_a_server_that_speaks_unasked_is_left(pool: ServerPool, server: FakeServer) -> None:
     pool.release(dialed(pool, server)[0])
     server.connections[0].send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-    assert pool.acquire() is None
+    assert pool.acquire(0.0) is None
     wait_until(lambda: server.open_connections == 0)
 
 
@@ -125,7 +123,7 @@ def test_a_connection_rests_only_so_long(server: FakeServer) -> None:
 def test_a_connection_in_use_does_not_expire(server: FakeServer) -> None:
     pool = ServerPool(server.address, 2, SOON)
     pool.release(dialed(pool, server)[0])
-    connection = pool.acquire()
+    connection = pool.acquire(0.0)
     assert connection is not None
     gevent.sleep(SOON * 2)
     assert server.open_connections == 1
@@ -140,7 +138,7 @@ def test_closing_ends_what_rests_and_later_what_was_in_use(server: FakeServer) -
     wait_until(lambda: server.open_connections == 1)
     pool.release(used)
     wait_until(lambda: server.open_connections == 0)
-    assert pool.acquire() is None
+    assert pool.acquire(0.0) is None
 
 
 def test_a_connection_knows_whether_it_is_alive(pool: ServerPool, server: FakeServer) -> None:
@@ -168,24 +166,10 @@ def test_a_unix_socket_is_a_server_too(tmp_path: Path) -> None:
     pool = ServerPool(server.address, 2, 60.0)
     connection = dialed(pool, server)[0]
     pool.release(connection)
-    assert pool.acquire() is connection
+    assert pool.acquire(0.0) is connection
     connection.close()
     server.close()
     settle()
-
-
-def test_a_name_is_resolved_when_it_is_dialed(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Address] = []
-
-    def resolve(address: Address) -> list[tuple[int, object]]:
-        asked.append(address)
-        return [(gevent.socket.AF_INET, (server.address.host, server.address.port))]
-
-    monkeypatch.setattr(module, "resolve", resolve)
-    pool = ServerPool(Address("app.example", 80), 2, 60.0)
-    assert asked == []
-    dialed(pool, server)[0].close()
-    assert asked == [Address("app.example", 80)]
 
 
 def test_the_stack_keeps_to_what_urllib3_expects_of_a_queue() -> None:

@@ -11,7 +11,7 @@ from gevent.event import Event
 from sidecar.errors import Failure
 from sidecar.message import Attempt
 from sidecar.net.channel import Channel, Flow
-from sidecar.upstream.pool import Connection, ServerPool
+from sidecar.upstream.pool import Connection
 from sidecar.upstream.relay import Relay, Tunnel
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH, Limits, ResponseHead
 from tests.support.streams import (
@@ -26,10 +26,10 @@ from tests.support.streams import (
     start,
     wait_until,
 )
+from tests.support.upstreams import SOON, server
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-SOON = 0.01
 LENGTH_5 = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNTIL_END = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -40,21 +40,27 @@ class Case:
 
     def __init__(self, script: Script = lambda side: None) -> None:
         self.server = FakeServer(script)
-        self.pool = ServerPool(self.server.address, 4, 60.0)
+        self.one = server("app-1", self.server.address)
+        self.pool = self.one.pool
+        self.one.take(now())
         self.connection: Connection = self.pool.dial(TIMEOUT)
         wait_until(lambda: self.server.connections)
         self.side: ServerSide = self.server.connections[0]
         self.client = ScriptedPeer(tcp=True, readable=True)
         self.attempt = Attempt("app-1")
         self.began = now()
+        self.bound = 0.0
 
     def elapsed(self) -> float:
         return now() - self.began
 
+    def is_over(self) -> bool:
+        return self.bound > 0.0 and self.elapsed() >= self.bound - 0.002
+
     def relay(self, head: bytes) -> Relay:
         parsed = ResponseHead(Limits())
         assert parsed.feed(head) == len(head)
-        relay = Relay(parsed, self.connection, self.pool, self.attempt, self.elapsed)
+        relay = Relay(parsed, self.connection, self.one, self.attempt, self)
         relay.read_timeout = TIMEOUT
         return relay
 
@@ -76,6 +82,7 @@ def case() -> Iterator[Case]:
 def closing(made: Case) -> Iterator[Case]:
     try:
         yield made
+        assert made.one.state.active == 0
     finally:
         made.client.__exit__()
         made.connection.close()
@@ -167,7 +174,7 @@ def test_a_body_that_ends_early_or_wrong_is_a_failure_of_the_server(
 def test_each_way_to_take_too_long_has_its_reason(case: Case, read: float, bound: float, reason: str) -> None:
     relay = case.relay(LENGTH_5)
     relay.read_timeout = read
-    relay.bound = bound
+    case.bound = bound
     relay.until = case.began + bound if bound else 0.0
     assert failure(relay, case.client.channel) == reason
     relay.close()
@@ -262,7 +269,7 @@ def test_a_client_that_leaves_during_an_early_answer_is_gone(case: Case) -> None
 
 
 def tunnel(case: Case, idle: float = TIMEOUT) -> Tunnel:
-    return Tunnel(case.connection, case.attempt, idle, case.elapsed)
+    return Tunnel(case.connection, case.one, case.attempt, idle, case)
 
 
 def by_hand(side: ServerSide) -> None:

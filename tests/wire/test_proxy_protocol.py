@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Malformed
-from sidecar.wire.proxy_protocol import MAX_HEADER, MAX_LINE, Result, parse
+from sidecar.wire.proxy_protocol import MAX_HEADER, MAX_LINE, Result, parse, render
 
 SIGNATURE = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"
 V4 = bytes([192, 0, 2, 1, 198, 51, 100, 2]) + struct.pack("!HH", 56324, 443)
@@ -175,3 +175,56 @@ def test_any_bytes_end_in_a_bounded_decision(start: bytes, rest: bytes) -> None:
         assert len(data) < MAX_HEADER
     else:
         assert 0 < result.size <= min(len(data), MAX_HEADER)
+
+
+# Written ----------------------------------------------------------------------------------------------------
+
+SOCKETS = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
+
+
+@pytest.mark.parametrize(
+    ("version", "source", "destination", "expected"),
+    [
+        (
+            1,
+            ("192.0.2.1", 56324),
+            ("198.51.100.2", 443),
+            b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n",
+        ),
+        (1, ("2001:db8::1", 1), ("::1", 65535), b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n"),
+        (2, ("192.0.2.1", 56324), ("198.51.100.2", 443), v2(0x21, 0x11, V4)),
+        (2, ("2001:db8::1", 1), ("::1", 65535), v2(0x21, 0x21, V6)),
+        (1, None, ("192.0.2.1", 1), b"PROXY UNKNOWN\r\n"),
+        (1, ("192.0.2.1", 1), None, b"PROXY UNKNOWN\r\n"),
+        (2, None, None, v2(0x20, 0, b"")),
+    ],
+)
+def test_written(version, source, destination, expected):
+    assert render(version, source, destination) == expected
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_one_header_has_one_family(version):
+    found = parse(render(version, ("192.0.2.1", 1), ("2001:db8::1", 2)))
+    assert found.source == (str(ipaddress.ip_address("::ffff:192.0.2.1")), 1)
+    assert found.destination == ("2001:db8::1", 2)
+    assert parse(render(version, ("2001:db8::1", 2), ("192.0.2.1", 1))).source == ("2001:db8::1", 2)
+
+
+@given(st.sampled_from([1, 2]), SOCKETS, SOCKETS)
+def test_what_is_written_can_be_read(version, source, destination):
+    # An interface is known on one machine only; addresses of sockets come without it.
+    source, destination = ((host.partition("%")[0], port) for host, port in (source, destination))
+    data = render(version, source, destination)
+    assert len(data) <= (MAX_LINE if version == 1 else 52)
+    found = parse(data)
+    assert found.size == len(data)
+    one, other = (ipaddress.ip_address(socket[0]) for socket in (source, destination))
+    if one.version == other.version:
+        assert (found.source, found.destination) == (source, destination)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_no_address_is_not_written(version):
+    with pytest.raises(ValueError):
+        render(version, ("unix:", 1), ("192.0.2.1", 1))

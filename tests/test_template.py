@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.routing.template import TEMPLATE, VARIABLES, Template, field_value
+from sidecar.template import TEMPLATE, VARIABLES, Template, field_value
 
 
 class FakeHead:

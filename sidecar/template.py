@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from ..config.schema import Kind, quoted
-from ..message import Request
+from .config.schema import Kind, quoted
+from .message import Request
 
 Getter = Callable[[Request], str]
 

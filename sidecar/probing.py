@@ -1,0 +1,167 @@
+"""Every server of every upstream, dialed once: `sidecar check --probe`.
+
+Law: a server is asked as it is when requests are served: its name is resolved in the same way, its health
+check is the same, and it hears the same first. Nothing is held against anybody, and nothing is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from math import ceil
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from gevent.event import Event
+from gevent.lock import Semaphore
+
+from .config.addresses import Address
+from .net.dial import dial_any, numeric_target
+from .net.names import Name, Names
+from .net.resolver import AT_ONCE as NAMES_AT_ONCE
+from .runtime import Clock, Tasks
+from .upstream.health import make_probe
+from .upstream.health_check import Check
+from .upstream.introduction import introduced
+from .upstream.probe import Connect, Finding, Probe
+from .upstream.servers import Spot, is_watched, spots_of
+from .upstream.settings import UpstreamSettings
+
+#: Servers that are dialed at one time.
+_AT_ONCE: Final = 32
+
+#: Seconds for as many names as are asked for at one time.
+_NAMES_WITHIN: Final = 10.0
+
+
+class Found(NamedTuple):
+    """What became of one server, or of one address behind a name. `reason` is empty when it is well.
+
+    `is_dialed` is false for one that is down; then it is well, and `seconds` is 0.
+    """
+
+    upstream: str
+    server: str  # `a` of server.a
+    address: str  # as it was dialed, or as it is written when that is not known
+    seconds: float
+    reason: str = ""
+    detail: str = ""
+    is_dialed: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; `ok` is null for a server that was not dialed."""
+        return {
+            "upstream": self.upstream,
+            "server": self.server,
+            "address": self.address,
+            "ok": not self.reason if self.is_dialed else None,
+            "reason": self.reason or None,
+            "detail": self.detail or None,
+            "seconds": round(self.seconds, 6),
+        }
+
+    def __str__(self) -> str:
+        """One line."""
+        start = f"upstream {self.upstream}: server.{self.server} {self.address}"
+        if not self.is_dialed:
+            return f"{start}: down, not dialed"
+        if not self.reason:
+            return f"{start}: ok, {1000 * self.seconds:.1f} ms"
+        return f"{start}: {self.reason}{f': {self.detail}' if self.detail else ''}"
+
+
+def probe(
+    upstreams: Mapping[str, UpstreamSettings], name_servers: Sequence[str], clock: Clock
+) -> Iterator[Found]:
+    """Dial all servers, 32 at a time, each within the timeout of its health check or else of a connection.
+
+    What was found comes in the order of the configuration, each as soon as it and those before are there.
+    """
+    problems: list[BaseException] = []
+    tasks = Tasks(lambda _, error: problems.append(error))
+    turn = Semaphore(_AT_ONCE)
+    try:
+        names = Names(tasks, clock, Random(), _ignore, name_servers)
+        jobs = _jobs(upstreams, names, clock)
+        for job in jobs:
+            tasks.spawn("probe", job.run, turn, clock.monotonic)
+        for job in jobs:
+            job.over.wait()
+            if problems:
+                raise problems[0]
+            yield job.found
+    finally:
+        tasks.stop()
+
+
+class _Job:
+    """One server to dial, or what is known of it without: then `connect` is None."""
+
+    def __init__(self, found: Found, probe: Probe | None = None, connect: Connect | None = None) -> None:
+        self.found = found
+        self.over = Event()
+        self._probe = probe
+        self._connect = connect
+
+    def run(self, turn: Semaphore, now: Callable[[], float]) -> None:
+        """Dial it when it is its turn."""
+        try:
+            if self._probe is not None and self._connect is not None:
+                with turn:
+                    began = now()
+                    finding = self._probe.run(self._connect, now)
+                    self._take(finding, now() - began)
+        finally:
+            self.over.set()
+
+    def _take(self, finding: Finding, seconds: float) -> None:
+        address = self.found.address
+        # A connection's failure names the address, which the line has already.
+        detail = "" if finding.detail == address else finding.detail.removeprefix(f"{address}: ")
+        self.found = self.found._replace(seconds=seconds, reason=finding.reason, detail=detail)
+
+
+def _jobs(upstreams: Mapping[str, UpstreamSettings], names: Names, clock: Clock) -> list[_Job]:
+    """One for each server that is written, and for a name one for each place behind it."""
+    watched = {
+        server.address: _watch(names, server.address)
+        for own in upstreams.values()
+        for server in own.server.values()
+        if is_watched(server) and not server.down
+    }
+    until = clock.monotonic() + _NAMES_WITHIN * ceil(len(watched) / NAMES_AT_ONCE)
+    for name in watched.values():
+        name.wait(max(0.0, until - clock.monotonic()))
+    return [job for name, own in upstreams.items() for job in _jobs_of(name, own, watched)]
+
+
+def _watch(names: Names, address: Address) -> Name:
+    if address.service:
+        return names.watch_service(address.service)
+    return names.watch(address.host, address.port)
+
+
+def _jobs_of(upstream: str, settings: UpstreamSettings, watched: Mapping[Address, Name]) -> Iterator[_Job]:
+    for key, server in settings.server.items():
+        found = Found(upstream, key, str(server.address), 0.0)
+        name = watched.get(server.address)
+        if server.down:
+            yield _Job(found._replace(is_dialed=False))
+        elif name is not None and not name.found:
+            yield _Job(found._replace(reason="dns_error", detail=name.error or "no answer in time"))
+        else:
+            for spot in spots_of(server, lambda address: watched[address].found):
+                yield _job(found, settings, spot)
+
+
+def _job(found: Found, settings: UpstreamSettings, spot: Spot) -> _Job:
+    targets = [numeric_target(address) for address in spot.addresses]
+    connect = introduced(settings.send_proxy, partial(dial_any, targets))
+    probe = Probe(Check(), settings.connect_timeout, "")
+    if settings.health_check is not None:
+        probe = make_probe(settings, spot.server.address)
+    return _Job(found._replace(address=" or ".join(map(str, spot.addresses))), probe, connect)
+
+
+def _ignore(_name: str, **_fields: object) -> None:
+    """Nobody listens for events."""

@@ -1,0 +1,1 @@
+"""How the server of a request is chosen: one file an algorithm, one interface (`base.Balance`)."""

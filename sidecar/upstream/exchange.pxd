@@ -1,0 +1,40 @@
+# cython: language_level=3
+"""C side of exchange.py."""
+
+from ..message cimport Attempt, Request, Response
+from ..net.channel cimport Channel, Flow
+from ..wire.head cimport Limits, ResponseHead
+from .server cimport Server
+
+cdef class Timeouts:
+    cdef public double attempt
+    cdef public double connect
+    cdef public double read
+    cdef public double request
+    cdef public double send
+    cdef public double tunnel
+
+cdef class Terms:
+    cdef public Limits limits
+    cdef public object introduce
+    cdef public object now
+    cdef public Timeouts timeouts
+    cdef public frozenset unwanted
+    cdef public bint upgrade
+
+cdef class Exchange:
+    cdef Terms _terms
+    cdef Request _request
+    cdef Attempt _attempt
+    cdef object _connection
+    cdef Channel _channel
+    cdef bytes _method
+    cdef long long _sent
+    cdef double _began
+    cdef double _started
+    cdef Flow _upload
+    cpdef Response run(self, Server server)
+    cpdef double elapsed(self)
+    cpdef bint is_over(self)
+    cdef _send(self, Timeouts timeouts)
+    cdef ResponseHead _final_head(self, Timeouts timeouts)
