@@ -18,6 +18,7 @@ from gevent.event import Event
 #: These are for all processes; the others are for the newest.
 _FOR_ALL: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _ZOMBIE: Final = "Z"
+_REMEMBERED: Final = 64
 
 
 class Init:
@@ -27,6 +28,7 @@ class Init:
         self._watcher = gevent.get_hub().loop.child(0)
         self._watcher.start(self._on_end)
         self._known: set[int] = set()
+        self._statuses: dict[int, int] = {}  # of the last that ended, as waitpid tells it
         self._told: set[int] = set()
         self._changed = Event()
         self._is_stopping = False
@@ -43,6 +45,10 @@ class Init:
         for pid in others:
             _send(pid, number)
 
+    def status_of(self, pid: int) -> int | None:
+        """How a child ended, as waitpid tells it; None: it is not known to have ended."""
+        return self._statuses.get(pid)
+
     def run(self) -> int:
         """Stay until the others have ended; the status of the last, or 128 and the signal that killed it."""
         while self._others():
@@ -54,6 +60,9 @@ class Init:
 
     def _on_end(self) -> None:
         pid, status = self._watcher.rpid, self._watcher.rstatus
+        self._statuses[pid] = status
+        if len(self._statuses) > _REMEMBERED:
+            del self._statuses[next(iter(self._statuses))]
         others = self._others()
         if pid in self._known:
             code = os.waitstatus_to_exitcode(status)

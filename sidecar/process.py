@@ -91,8 +91,9 @@ class Process:
         self._notify = Notify(os.environ, os.getpid())
         self._stop = Event()
         self._stops = 0
-        self._upgrade = Upgrade(self._event, self._tasks, self._heritage, self._stop.set)
         self._init = Init() if os.getpid() == 1 else None
+        reaped = self._init.status_of if self._init is not None else None
+        self._upgrade = Upgrade(self._event, self._tasks, self._heritage, self._stop.set, reaped)
         self.has_handed_over = False
 
     @property
@@ -190,7 +191,9 @@ class Process:
 
     def _serving(self) -> str:
         found = [str(address) for some in self._application.addresses().values() for address in some]
-        return f"serving {', '.join(found)}" if found else "no listener is configured"
+        unknown = self._application.unknown_names()
+        lacking = f"; not resolved yet: {', '.join(unknown)}" if unknown else ""
+        return f"serving {', '.join(found)}{lacking}" if found else "no listener is configured"
 
     def _sockets(self) -> list[str]:
         return [*self._application.places(), *([_DEMO_KEY] if self._demo is not None else [])]

@@ -39,12 +39,17 @@ class Failed(Exception):
     """An upgrade came to nothing. The text says why."""
 
 
+#: What process 1 knows of a child that it waited for: its status as waitpid tells it, or None.
+Reaped = Callable[[int], int | None]
+
+
 class Successor:
     """The process that shall replace this one. Raises Failed when it cannot be started."""
 
-    def __init__(self, heritage: Heritage) -> None:
+    def __init__(self, heritage: Heritage, reaped: Reaped | None = None) -> None:
         words = [*command(), *sys.argv[1:]]
         self._heritage = heritage
+        self._reaped = reaped
         self._status: int | None = None  # as waitpid tells it
         try:
             self.pid = _spawn(words, heritage)
@@ -81,9 +86,10 @@ class Successor:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                pid, status = self.pid, 0
-            if pid:
-                self._status = status
+                # Process 1 waits for everybody; it is about to know the status when it does not yet.
+                self._status = self._reaped(self.pid) if self._reaped is not None else 0
+            else:
+                self._status = status if pid else None
         return self._status is None
 
     def end(self) -> None:
@@ -115,11 +121,13 @@ class Upgrade:
         tasks: Tasks,
         gather: Callable[[], Heritage],
         on_served: Callable[[], None],
+        reaped: Reaped | None = None,
     ) -> None:
         self._event = event
         self._tasks = tasks
         self._gather = gather
         self._on_served = on_served
+        self._reaped = reaped
         self._successor: Successor | None = None
         self._settled = Event()
         self._settled.set()
@@ -141,7 +149,7 @@ class Upgrade:
 
     def _run(self) -> None:
         try:
-            successor = self._successor = Successor(self._gather())
+            successor = self._successor = Successor(self._gather(), self._reaped)
             self._event("upgrade_started", pid=successor.pid)
             places = successor.wait_served()
         except (Failed, OSError) as failed:

@@ -69,6 +69,15 @@ def test_the_life_of_the_process_is_told_in_its_order(live: Live, manager: Manag
     assert manager.is_silent(0.05)
 
 
+def test_a_name_that_is_not_known_yet_is_told_and_the_rest_is_served(live: Live, manager: Manager) -> None:
+    nobody = "[sidecar]\nresolver = 127.0.0.1:1\n[upstream app]\nserver.a = app.example:80\n"
+    start(live, manager, f"{HELLO}{nobody}[route app]\npath_prefix = /app\nupstream = app\n")
+    _, ready = manager.read()
+    assert ready["STATUS"] == f"serving 127.0.0.1:{live.port}; not resolved yet: app.example:80"
+    assert ask(live.port, "/hello").body == b"hello"
+    assert ask(live.port, "/app").status == 502
+
+
 def test_a_manager_that_is_gone_disturbs_nothing(live: Live, manager: Manager) -> None:
     line = start(live, manager, WATCHDOG_USEC="200000")
     manager.expect("READY")

@@ -44,7 +44,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What was seen of a sidecar in an empty root."""
     root = tmp_path_factory.mktemp("empty") / "root"
-    words = [sys.executable, empty_root.__file__, str(root), str(binary())]
+    words = [sys.executable, "-P", empty_root.__file__, str(root), str(binary())]
     done = namespace(shlex.join(words))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

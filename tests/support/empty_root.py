@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import dns.message
+import dns.rdatatype
+import dns.rrset
 
 LISTENER = "[listener public]\nbind = 127.0.0.1:8080\n"
 BY_NAME = "[upstream app]\nserver.a = app.example.test:8000\n[route app]\npath_prefix = /\nupstream = app\n"
@@ -32,13 +35,13 @@ def answer_names() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 53))
     while True:
-        query, peer = sock.recvfrom(512)
-        is_v4 = query[-4:-2] == b"\0\1"
-        found = b"\xc0\x0c\0\1\0\1" + struct.pack("!IH4s", 60, 4, bytes((127, 0, 0, 1))) if is_v4 else b""
-        # RFC 1035 section 4.1: the same id and question, a response, recursion available.
-        sock.sendto(
-            query[:2] + b"\x81\x80\0\1" + struct.pack("!H", is_v4) + bytes(4) + query[12:] + found, peer
-        )
+        data, peer = sock.recvfrom(4096)
+        query = dns.message.from_wire(data)
+        response = dns.message.make_response(query)
+        question = query.question[0]
+        if question.rdtype == dns.rdatatype.A:
+            response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", "127.0.0.1"))
+        sock.sendto(response.to_wire(), peer)
 
 
 class App(http.server.BaseHTTPRequestHandler):
