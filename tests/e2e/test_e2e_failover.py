@@ -37,6 +37,11 @@ def _use(server: Server, requests: int = 50) -> None:
     until(lambda: server.size > size + 10 * requests, f"{requests} requests at {server.name}", 10)
 
 
+def _has_failed_post(sidecar: Sidecar) -> bool:
+    lines = sidecar.exchanges()
+    return any(line["method"] == "POST" and (line["status"] >= 500 or "reason" in line) for line in lines)
+
+
 def _story(line: dict[str, Any]) -> list[tuple[str, str]]:
     """The attempts: at which server, and what it said or why it said nothing."""
     return [(one["server"], one.get("reason") or str(one["status"])) for one in line["attempts"]]
@@ -124,6 +129,8 @@ def test_trouble(live: Live, three: list[Server], mode: str, option: str, reason
         _use(victim)
         victim.tell(f"/mode/{mode}")
         _use(other, 200)
+        # It is left alone after its first failure, and tried again now and then.
+        until(lambda: _has_failed_post(sidecar), "a POST that failed", 10)
         victim.tell("/mode/well")
         _use(victim)
     lines = _explained(load.report, sidecar)
