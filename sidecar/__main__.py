@@ -26,9 +26,10 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WORDS)
     else:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WORDS)
-    # The launcher of the binary holds these too, for the time in which nobody would hear them.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     packed.settle()
+    # The launcher of the binary holds these too, for the time in which nobody would hear them; and until its
+    # directory is known they would leave it behind.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
     if sys.argv[1:2] and sys.argv[1] in _SERVING:
         # Here, because a module that was imported earlier keeps the blocking names it took.
         from gevent import monkey

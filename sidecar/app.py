@@ -5,7 +5,6 @@ Law: build → bind → swap one reference → let the old finish. A build that 
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,7 +24,7 @@ from .places import AnyServing, Place, Places
 from .policies.order import chain, failure_edit
 from .routing import check as routing
 from .routing.table import Route, Router
-from .runtime import SystemClock, Tasks, World
+from .runtime import World
 from .session import Serving
 from .settings import SidecarSettings
 from .stream import StreamServing
@@ -95,23 +94,16 @@ class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
     def __init__(
-        self,
-        event: Event,
-        access: Callable[[], AccessLog | None],
-        now: Callable[[], float],
-        inherited: Inherited | None = None,
-        tasks: Tasks | None = None,
+        self, world: World, access: Callable[[], AccessLog | None], inherited: Inherited | None = None
     ) -> None:
-        self._event = event
+        self._world = world
+        self._event = world.event
         self._access = access
-        self._now = now
+        self._now = world.clock.monotonic
         self._kept = Kept()
         self._connections = Connections(10_000, self._on_full)
-        self._places = Places(event, self._connections, now, inherited or Inherited())
-        chance = random.Random()
-        tasks = tasks or Tasks(lambda task, error: event("task_died", task=task, exc_info=error))
-        world = World(tasks, SystemClock(), chance, event)
-        self._around = Surroundings(now, event, chance, secrets.token_bytes(32), world)
+        self._places = Places(world.event, self._connections, self._now, inherited or Inherited())
+        self._around = Surroundings(world, secrets.token_bytes(32))
         self._upstreams: Upstreams | None = None
 
     # -- building
@@ -143,7 +135,7 @@ class Application:
         self._tell_servers(before)
 
     def _names(self, name_servers: tuple[str, ...]) -> Names:
-        world = self._around.world
+        world = self._world
         make = partial(Names, world.tasks, world.clock, world.random, world.event, name_servers)
         return self._kept.claim(("names", name_servers), make)
 

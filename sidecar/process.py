@@ -29,7 +29,7 @@ from .observe.writer import Writer
 from .packed import leave
 from .places import LAST_CALL
 from .reload import HUP, WATCH, Reloader, later
-from .runtime import SystemClock, Tasks
+from .runtime import Random, SystemClock, Tasks, World
 from .settings import SECTIONS, SidecarSettings
 from .upgrade import Upgrade
 from .watch import Watch
@@ -85,9 +85,8 @@ class Process:
         self._tasks = Tasks(lambda task, error: self._events.task_died(task, error))
         self._inherited = inherited or Inherited()
         self._demo = demo
-        self._application = Application(
-            self._event, lambda: self._access, self._clock.monotonic, self._inherited, self._tasks
-        )
+        world = World(self._tasks, self._clock, Random(), self._event)
+        self._application = Application(world, lambda: self._access, self._inherited)
         self._notify = Notify(os.environ, os.getpid())
         self._stop = Event()
         self._stops = 0

@@ -5,7 +5,6 @@ Law: building a generation adds to what is kept; `Upstreams.serve` is the moment
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -49,11 +48,13 @@ _LONGEST_LINE: Final = 8192
 class Surroundings(NamedTuple):
     """What upstreams need of the process."""
 
-    now: Callable[[], float]  # monotonic seconds
-    event: Callable[..., None]
-    chance: random.Random
+    world: World
     secret: bytes  # signs what the configuration gives no key for
-    world: World  # of the health checks
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """Gives the monotonic time in seconds."""
+        return self.world.clock.monotonic
 
 
 class Upstream:
@@ -124,7 +125,7 @@ class Upstream:
             sticky = Sticky(self._settings.sticky, secret, self.name, servers)
         observer = self._observe if self._outlier or self._settings.balance.name == "least_time" else None
         relent = self._outlier.relent if self._outlier else None
-        chosen_by = balancer(self._settings.balance, self._around.chance)
+        chosen_by = balancer(self._settings.balance, self._around.world.random)
         self._group.replace(servers, chosen_by, sticky, observer, relent)
         self._group.unknown = ", ".join(f"{name}: {why}" for name, why in self.unknown.items())
 
@@ -306,7 +307,7 @@ def _guard(name: str, settings: UpstreamSettings, kept: Kept, around: Surroundin
     breaker = limit = None
     if settings.breaker_failures or settings.breaker_errors:
         key = ("breaker", name, options_of(settings, BreakerOptions))
-        breaker = kept.claim(key, lambda: Breaker(settings, partial(around.event, upstream=name)))
+        breaker = kept.claim(key, lambda: Breaker(settings, partial(around.world.event, upstream=name)))
     if settings.concurrency_limit:
         key = ("concurrency", name, options_of(settings, ConcurrencyOptions))
         limit = kept.claim(key, lambda: cast(Concurrency, concurrency(settings)))
@@ -316,7 +317,9 @@ def _guard(name: str, settings: UpstreamSettings, kept: Kept, around: Surroundin
 def _outlier(name: str, settings: UpstreamSettings, kept: Kept, around: Surroundings) -> Outlier | None:
     if not settings.ejects:
         return None
-    return kept.claim(("outlier", name, settings.eject_key), lambda: Outlier(name, settings, around.event))
+    return kept.claim(
+        ("outlier", name, settings.eject_key), lambda: Outlier(name, settings, around.world.event)
+    )
 
 
 def options_of(settings: UpstreamSettings, part: type) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
 from sidecar.settings import SECTIONS
 from tests.support.live import free_port
-from tests.support.streams import FakeServer, Peer, ServerSide, now, settle, wait_until
+from tests.support.streams import FakeServer, Peer, ServerSide, settle, wait_until, world
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -44,7 +44,7 @@ class Served:
         self.file = directory / "a.ini"
         self.log: AccessLog | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.application = Application(self._event, lambda: self.log, now)
+        self.application = Application(world(self._event), lambda: self.log)
         self._closing: list[Any] = []
 
     def _event(self, name: str, **fields: Any) -> None:

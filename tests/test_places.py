@@ -18,7 +18,7 @@ from sidecar.net.inherit import Inherited
 from sidecar.places import Place
 from sidecar.settings import SECTIONS
 from tests.support.live import free_port
-from tests.support.streams import Peer, now, settle, wait_until
+from tests.support.streams import Peer, settle, wait_until, world
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -31,7 +31,7 @@ class Served:
     def __init__(self, directory: Path, inherited: Inherited | None = None) -> None:
         self._directory = directory
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.application = Application(self._event, lambda: None, now, inherited)
+        self.application = Application(world(self._event), lambda: None, inherited)
 
     def _event(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))

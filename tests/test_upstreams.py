@@ -42,7 +42,7 @@ class Process:
         self.problems: list[BaseException] = []
         self.tasks = Tasks(lambda name, error: self.problems.append(error))
         world = World(self.tasks, SystemClock(), random.Random(1), self._event)
-        self.around = Surroundings(SystemClock.monotonic, self._event, random.Random(1), b"secret", world)
+        self.around = Surroundings(world, b"secret")
 
     def _event(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))

@@ -276,3 +276,23 @@ def checked(kind: Kind[T], check: Callable[[T], str | None]) -> Kind[T]:
         return value
 
     return Kind(kind.name, parse, kind.show)
+
+
+_PERCENT: Final = re.compile(r"([0-9]{1,3})%")
+
+
+def percent(lo: int, hi: int) -> Kind[int]:
+    """A share in whole percent between `lo` and `hi`, both included."""
+
+    def parse(text: str) -> int:
+        found = _PERCENT.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"{quoted(text)} is not a share: write whole percent, like {max(lo, min(20, hi))}%"
+            )
+        value = int(found[1])
+        if not lo <= value <= hi:
+            raise ValueError(f"{text} is not between {lo}% and {hi}%")
+        return value
+
+    return Kind(f"{lo}% … {hi}%", parse, lambda value: f"{value}%")

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ..config.kinds import TIMEOUT, integer, or_off
+from ..config.kinds import TIMEOUT, integer, or_off, percent
 from ..config.schema import option
-from .budget import percent
 
 CLOSED: Final = "closed"
 OPEN: Final = "open"

@@ -6,40 +6,20 @@ dies takes all that it has in hand with it at once, of three servers a third of 
 is more than any share that bounds the load well. So requests that needed no retry save their share for such a
 moment; over time retries stay the same share of the requests.
 
-Law: each `begin` is followed by one `end`, and each `take` that gave True by one `give_back`.
+Law: each `take` that gave True is followed by one `give_back`.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
-from ..config.kinds import or_off
-from ..config.schema import Kind, option, quoted
+from ..config.kinds import or_off, percent
+from ..config.schema import option
 
 _UNBOUNDED: Final = -1
 _ALWAYS: Final = 3  # retries at one time that a quiet upstream may have (Envoy's min_retry_concurrency)
 _MOST_SAVED: Final = 1000  # retries
-
-_PERCENT: Final = re.compile(r"([0-9]{1,3})%")
-
-
-def percent(lo: int, hi: int) -> Kind[int]:
-    """A share in whole percent between `lo` and `hi`, both included."""
-
-    def parse(text: str) -> int:
-        found = _PERCENT.fullmatch(text)
-        if found is None:
-            raise ValueError(
-                f"{quoted(text)} is not a share: write whole percent, like {max(lo, min(20, hi))}%"
-            )
-        value = int(found[1])
-        if not lo <= value <= hi:
-            raise ValueError(f"{text} is not between {lo}% and {hi}%")
-        return value
-
-    return Kind(f"{lo}% … {hi}%", parse, lambda value: f"{value}%")
 
 
 @dataclass(frozen=True)
@@ -55,13 +35,12 @@ class BudgetOptions:
 
 
 class Budget:
-    """Requests and retries in progress of one upstream. `share` in percent; below 0: no bound."""
+    """The retries of one upstream. `share` in percent; below 0: no bound."""
 
-    __slots__ = ("_saved", "refused", "requests", "retries", "share")
+    __slots__ = ("_saved", "refused", "retries", "share")
 
     def __init__(self, share: int) -> None:
         self.share = share
-        self.requests = 0  # in progress, each once, however often it is tried
         self.retries = 0  # in progress
         self.refused = 0  # retries, since the start
         self._saved = 0  # hundredths of retries
@@ -71,20 +50,11 @@ class Budget:
         if self.share > 0:
             self._saved = min(self._saved + requests * self.share, _MOST_SAVED * 100)
 
-    def begin(self) -> None:
-        """A request begins."""
-        self.requests += 1
-
-    def end(self) -> None:
-        """A request is over."""
-        if self.requests > 0:
-            self.requests -= 1
-
-    def take(self) -> bool:
-        """Whether one more retry may begin; it counts from now on if so."""
+    def take(self, requests: int = 0) -> bool:
+        """Whether one more retry may begin while `requests` are in progress; it counts from now on if so."""
         # Whole numbers: 29% of 100 are 29, which 0.29 * 100 is not.
         more = self.retries + 1
-        is_within = more <= _ALWAYS or self.share < 0 or more * 100 <= self.share * self.requests
+        is_within = more <= _ALWAYS or self.share < 0 or more * 100 <= self.share * requests
         if not is_within and self._saved < 100:
             self.refused += 1
             return False
@@ -97,6 +67,3 @@ class Budget:
         """A retry is over."""
         if self.retries > 0:
             self.retries -= 1
-
-    def close(self) -> None:
-        """Nothing is held; this is for `Kept`."""

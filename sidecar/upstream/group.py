@@ -193,8 +193,7 @@ class Group:
         budget = self._budget
         budget.earn(self._begun)
         self._begun = 0
-        budget.requests = self.active() + 1
-        if not budget.take():
+        if not budget.take(self.active() + 1):
             return None
         server = self.pick(request, now, tried)
         if server is None:

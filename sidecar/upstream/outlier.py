@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from ..config.kinds import TIMEOUT, integer, or_off
+from ..config.kinds import TIMEOUT, integer, or_off, percent
 from ..config.schema import Kind, option, quoted
 
 if TYPE_CHECKING:
@@ -34,18 +34,7 @@ _NOTICEABLE: Final = 0.01
 #: How often eject_time is multiplied at most.
 _MOST_TIMES: Final = 10
 
-_PERCENT: Final = re.compile(r"([0-9]{1,3})%")
 _FACTOR: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)x")
-
-
-def _parse_percent(text: str) -> int:
-    found = _PERCENT.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{quoted(text)} is not a share: write 1% to 100%")
-    value = int(found[1])
-    if not 1 <= value <= 100:
-        raise ValueError(f"{quoted(text)} is not between 1% and 100%")
-    return value
 
 
 def _parse_factor(text: str) -> float:
@@ -59,7 +48,7 @@ def _parse_factor(text: str) -> float:
 
 
 #: A whole percentage, 1 to 100.
-PERCENT: Final[Kind[int]] = Kind("1% … 100%", _parse_percent, lambda value: f"{value}%")
+PERCENT: Final[Kind[int]] = percent(1, 100)
 
 #: A number of times.
 FACTOR: Final[Kind[float]] = Kind("1.1x … 100x", _parse_factor, lambda value: f"{value:g}x")

@@ -96,6 +96,19 @@ def test_a_second_term_that_cuts_off_leaves_nothing(tmp_path: Path, serving: Pat
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_copy_that_is_ended_while_it_starts_leaves_nothing(
+    tmp_path: Path, serving: Path, number: signal.Signals
+):
+    place = tmp_path / "place"
+    place.mkdir()
+    environment = {**os.environ, "TMPDIR": str(place)}
+    process = subprocess.Popen([binary(), "run", "--conf", serving], env=environment, stderr=subprocess.PIPE)
+    until(lambda: left(place), "it unpacks")
+    assert end(process, number) == 0
+    assert left(place) == []
+
+
 def test_two_copies_do_not_disturb_each_other(tmp_path: Path):
     processes = [
         subprocess.Popen(

@@ -18,11 +18,18 @@ from gevent import socket
 
 from sidecar.config.addresses import Address
 from sidecar.net.channel import Channel, Flow
+from sidecar.runtime import Random, SystemClock, Tasks, World
 
 TIMEOUT = 10.0
 _RESET = struct.pack("ii", 1, 0)
 
 now = time.monotonic
+
+
+def world(event: Callable[..., None]) -> World:
+    """The machine's, with a chance that is always the same; a task that dies is an event."""
+    tasks = Tasks(lambda task, error: event("task_died", task=task, exc_info=error))
+    return World(tasks, SystemClock(), Random(1), event)
 
 
 def settle(rounds: int = 3) -> None:

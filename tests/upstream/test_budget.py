@@ -7,17 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sidecar.config.kinds import percent
 from sidecar.config.schema import options
-from sidecar.upstream.budget import Budget, BudgetOptions, percent
+from sidecar.upstream.budget import Budget, BudgetOptions
 
 
 def most_retries(share: int, requests: int) -> int:
     """How many retries begin while `requests` are in progress."""
     budget = Budget(share)
-    for _ in range(requests):
-        budget.begin()
     count = 0
-    while count <= 2 * requests + 10 and budget.take():
+    while count <= 2 * requests + 10 and budget.take(requests):
         count += 1
     return count
 
@@ -66,22 +65,17 @@ class BudgetMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 40))
     def begin(self, count: int) -> None:
-        for _ in range(count):
-            self.budget.begin()
         self.requests += count
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
-        count = data.draw(st.integers(1, self.requests))
-        for _ in range(count):
-            self.budget.end()
-        self.requests -= count
+        self.requests -= data.draw(st.integers(1, self.requests))
 
     @rule()
     def take(self) -> None:
         bound = max(3, self.requests * 20 // 100)
-        taken = self.budget.take()
+        taken = self.budget.take(self.requests)
         assert taken == (self.retries + 1 <= bound)
         self.retries += taken
 
@@ -93,7 +87,7 @@ class BudgetMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        assert (self.budget.requests, self.budget.retries) == (self.requests, self.retries)
+        assert self.budget.retries == self.retries
 
 
 TestBudgetMachine = BudgetMachine.TestCase
@@ -101,10 +95,8 @@ TestBudgetMachine = BudgetMachine.TestCase
 
 def test_more_ends_than_beginnings_do_not_count_below_zero() -> None:
     budget = Budget(20)
-    budget.end()
     budget.give_back()
-    budget.close()
-    assert (budget.requests, budget.retries) == (0, 0)
+    assert budget.retries == 0
 
 
 @given(st.integers(0, 100))
@@ -140,10 +132,10 @@ def test_a_fifth_is_the_default() -> None:
     assert BudgetOptions().retry_budget == 20
 
 
-def taken(budget: Budget) -> int:
+def taken(budget: Budget, requests: int = 0) -> int:
     """How many retries begin now, one beside the other."""
     count = 0
-    while count < 5000 and budget.take():
+    while count < 5000 and budget.take(requests):
         count += 1
     return count
 
@@ -172,18 +164,17 @@ def test_savings_have_a_bound_and_add_up() -> None:
 
 def test_in_a_long_trouble_the_share_is_had_once() -> None:
     budget = Budget(20)
-    budget.requests = 100
     begun = 0
     for _ in range(1000):
         budget.earn(10)
-        while budget.take():
+        while budget.take(100):
             begun += 1
             budget.give_back()
             if begun % 2 == 0:
                 break
     # Two of each ten; what is taken within the share of those in progress is not saved beside it.
     assert begun == 2000
-    assert taken(budget) == 20
+    assert taken(budget, 100) == 20
 
 
 @pytest.mark.parametrize("share", [0, -1])

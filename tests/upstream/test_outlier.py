@@ -66,11 +66,14 @@ def test_each_way_may_be_off(tmp_path: Path, key: str) -> None:
     ("text", "message"),
     [
         ("eject_errors = 0", "eject_errors: 0 is not between 1 and 1000, or off"),
-        ("eject_error_rate = 50", "eject_error_rate: '50' is not a share: write 1% to 100%, or off"),
-        ("eject_error_rate = 101%", "'101%' is not between 1% and 100%"),
+        (
+            "eject_error_rate = 50",
+            "eject_error_rate: '50' is not a share: write whole percent, like 20%, or off",
+        ),
+        ("eject_error_rate = 101%", "101% is not between 1% and 100%"),
         ("eject_latency = 3", "eject_latency: '3' is not a factor: write 3x or 2.5x, or off"),
         ("eject_latency = 1x", "'1x' is not between 1.1x and 100x"),
-        ("eject_max = 0%", "'0%' is not between 1% and 100%"),
+        ("eject_max = 0%", "0% is not between 1% and 100%"),
         ("eject_time = 0s", "'0s' leaves no time at all"),
     ],
 )

@@ -12,7 +12,7 @@ from sidecar.config.merge import load
 from sidecar.kept import Kept
 from sidecar.message import Request
 from sidecar.net.names import Names
-from sidecar.runtime import FakeClock, SystemClock, Tasks, World
+from sidecar.runtime import FakeClock, Tasks, World
 from sidecar.upstream.preview import Preview, preview
 from sidecar.upstream.settings import UpstreamSettings
 from sidecar.upstream.sticky import Sticky
@@ -72,7 +72,7 @@ def test_the_server_is_the_one_that_the_data_path_takes(served: tuple[Path, Kept
     own = settings(directory, text)
     tasks = Tasks(lambda *_: None)
     world = World(tasks, FakeClock(), random.Random(1), lambda *_, **__: None)
-    around = Surroundings(SystemClock.monotonic, world.event, world.random, b"secret", world)
+    around = Surroundings(world, b"secret")
     names = Names(tasks, world.clock, world.random, world.event)
     group = Upstreams({"app": own}, kept, names, around)._all["app"]._group
     addresses = {key: str(one.address) for key, one in own.server.items()}
