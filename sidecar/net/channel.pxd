@@ -20,6 +20,19 @@ cdef extern from "greenlet.h":
     ctypedef class greenlet.greenlet [object PyGreenlet]:
         pass
 
+cdef enum:
+    READ = 1
+    WRITE = 2
+    HUP = 4             # the other end has finished sending, or is gone
+
+cdef enum:
+    SMALL = 16384       # a head, or a small message with its head
+    LARGE = 262144      # a body on its way
+    BY_STREAM = 4       # a framing beside those of heads: the channel itself says where a message ends
+
+cdef unsigned char *borrow(Py_ssize_t size) except NULL
+cdef void give_back(unsigned char *buffer, Py_ssize_t size) noexcept
+
 cdef class Poller:
     cdef int epfd
     cdef int count
@@ -46,9 +59,15 @@ cdef class Channel:
     cdef Py_ssize_t stop
     cdef Py_ssize_t size
     cdef bytes held
+    cdef readonly bint framed       # frames messages by itself: a stream, whose descriptor is its connection's
     cdef public object parked       # called when something happens on a channel that rests in a pool
     cdef readonly long long received
     cdef readonly long long sent
+    cdef bint _has_news(self) noexcept
+    cdef bint _ended(self) noexcept
+    cdef bytes _trailers(self)
+    cdef int _finish(self, bytes trailers) except -1
+    cdef int _detach(self) noexcept
     cdef Py_ssize_t _recv(self, unsigned char *into, Py_ssize_t size) noexcept
     cdef Py_ssize_t _sendv(self, iovec *pieces, int count) noexcept
     cdef int _event(self, unsigned int mask) except -1
@@ -62,6 +81,9 @@ cdef class Channel:
     cpdef int read_head(self, Head head, double first, double total, Channel watch=*) except -1
     cpdef hold(self, bytes data)
     cpdef send(self, bytes data, double timeout)
+
+#: Wait until `a` or `b` is ready for what is wanted: 1, or 0 when `timeout` seconds (0: none) are over.
+cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) except -1
 
 cpdef int pump(Flow a, Flow b=*, Channel stop=*, Channel watch=*, bint lead=*, double idle=*,
                double until=*) except -1
@@ -97,3 +119,4 @@ cdef class Flow:
     cdef int _fill(self) except -99
     cdef void _piece(self, const void *data, size_t size) noexcept
     cdef void _close_framing(self)
+    cdef bytes _trailer_lines(self)

@@ -19,6 +19,7 @@ class Channel:
     """A connected socket, which it owns. One greenlet at a time may wait on it."""
 
     fd: int
+    framed: bool  # frames messages by itself: a stream, whose descriptor is its connection's
     received: int
     sent: int
     parked: Callable[[Channel], None] | None

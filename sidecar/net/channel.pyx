@@ -56,16 +56,10 @@ cdef extern from "sys/epoll.h" nogil:
 PyGreenlet_Import()
 
 cdef enum:
-    READ = 1
-    WRITE = 2
-    HUP = 4             # the other end has finished sending, or is gone
-
-cdef enum:
-    SMALL = 16384       # a head, or a small message with its head
-    LARGE = 262144      # a body on its way
     KEEP_BUFFERS = 64
     KEEP_LARGE = 16
     TURN = 1048576      # bytes a flow moves before others get their turn
+    MIDDLE = 32768      # a body on its way to or from a stream, of which a connection has many
 
 # What a read of a head ends with.
 HEAD = 0                # the head is complete
@@ -188,16 +182,6 @@ cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) exce
     return 1
 
 
-cdef bint has_news(Channel channel) noexcept:
-    """Whether there is something to read, be it an end. A set READ only says that nobody has looked lately."""
-    cdef unsigned char byte
-    if channel.stop > channel.start:
-        return True
-    if channel.ready & READ and recv(channel.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 and errno == EAGAIN:
-        channel.ready &= ~READ
-    return bool(channel.ready & READ)
-
-
 cdef class Channel:
     """A connected socket. `readable`: whether to try reading before waiting (an accepted one has data soon)."""
 
@@ -207,7 +191,7 @@ cdef class Channel:
         self.poller = poller()
 
     def __dealloc__(self):
-        if self.fd >= 0:
+        if self.fd >= 0 and not self.framed:
             if self.poller is not None:
                 self._unregister()
             c_close(self.fd)
@@ -236,6 +220,16 @@ cdef class Channel:
             epoll_ctl(self.poller.epfd, EPOLL_CTL_DEL, self.fd, &unused)
             self.registered = False
             self.poller._forget(<void *>self)
+
+    cdef int _detach(self) noexcept:
+        """Give the descriptor up to another channel; this one is closed then."""
+        cdef int fd = self.fd
+        self._unregister()
+        self.fd = -1
+        if self.timer is not None:
+            self.timer.close()
+            self.timer = None
+        return fd
 
     cdef int _event(self, unsigned int mask) except -1:
         if mask & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -299,9 +293,30 @@ cdef class Channel:
         if self.fd < 0 or self.ready & HUP or self.stop > self.start:
             return False
         self.ready |= READ
-        return not has_news(self)
+        return not self._has_news()
 
-    # -- bytes in and out
+    # -- bytes in and out: what another kind of channel does in its own way
+
+    cdef bint _has_news(self) noexcept:
+        """Whether there is something to read, be it an end. A set READ only says that nobody has looked lately."""
+        cdef unsigned char byte
+        if self.stop > self.start:
+            return True
+        if self.ready & READ and recv(self.fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) < 0 and errno == EAGAIN:
+            self.ready &= ~READ
+        return bool(self.ready & READ)
+
+    cdef bint _ended(self) noexcept:
+        """Of a channel that frames by itself: whether nothing comes behind what was read."""
+        return False
+
+    cdef bytes _trailers(self):
+        """Of a channel that frames by itself: the trailer fields of the message that ended, as lines."""
+        return b""
+
+    cdef int _finish(self, bytes trailers) except -1:
+        """Of a channel that frames by itself: end the message that is being sent."""
+        return 0
 
     cdef Py_ssize_t _recv(self, unsigned char *into, Py_ssize_t size) noexcept:
         """Bytes read; 0: ended, -1: nothing there yet, -2: broken."""
@@ -603,17 +618,18 @@ cdef class Flow:
                  double read_timeout, double write_timeout, long long limit=-1):
         self.source = source
         self.sink = sink
-        self.framing_in = framing_in
-        self.framing_out = framing_out
+        # A channel that frames by itself says where a message ends, whatever its head said.
+        self.framing_in = BY_STREAM if source.framed else framing_in
+        self.framing_out = BY_STREAM if sink.framed else framing_out
         self.remaining = length
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.limit = limit
         self.whole = True
-        if framing_in == BY_CHUNKS:
+        if self.framing_in == BY_CHUNKS:
             self.decoder = ChunkedDecoder()
         self.state = MORE
-        if framing_in == BY_LENGTH and length == 0:
+        if self.framing_in == BY_LENGTH and length == 0:
             self.final = True
             if sink.held is not None:
                 self._take_held()
@@ -660,6 +676,8 @@ cdef class Flow:
                 self.done = True
                 if self.half_close:
                     self.sink.shutdown_write()
+                elif self.framing_out == BY_STREAM:
+                    self.sink._finish(self._trailer_lines())
                 return DONE
             if self.budget <= 0:
                 return MORE
@@ -672,7 +690,7 @@ cdef class Flow:
                     self.source._release()
                     return WANT_READ
                 if count == 0:
-                    if self.framing_in != BY_CLOSE:
+                    if self.framing_in != BY_CLOSE and self.framing_in != BY_STREAM:
                         raise Broken("source", "ended")
                     self.final = True
                     if self.sink.held is not None:
@@ -685,13 +703,13 @@ cdef class Flow:
 
     cdef int _fill(self) except -99:
         cdef Channel source = self.source
-        cdef Py_ssize_t count
+        cdef Py_ssize_t count, large = MIDDLE if source.framed or self.sink.framed else LARGE
         if not source.ready & READ:
             return -1
         source.start = source.stop = 0
-        if source.size < LARGE and (source.buffer == NULL or self.remaining > SMALL or self.moved > SMALL):
+        if source.size < large and (source.buffer == NULL or self.remaining > SMALL or self.moved > SMALL):
             source._release()
-            source._grow(LARGE if self.remaining > SMALL or self.moved > SMALL else SMALL)
+            source._grow(large if self.remaining > SMALL or self.moved > SMALL else SMALL)
         count = source._recv(source.buffer, source.size)
         if count > 0:
             source.stop = count
@@ -715,6 +733,7 @@ cdef class Flow:
             self.budget -= self.taken - size
         else:
             self.taken = size
+            self.final = self.framing_in == BY_STREAM and self.source._ended()
         self.moved += size
         if 0 <= self.limit < self.moved:
             raise Broken("source", "too_large")
@@ -735,11 +754,14 @@ cdef class Flow:
     cdef void _close_framing(self):
         if self.framing_out != BY_CHUNKS:
             return
-        self.tail = b"0\r\n\r\n" if self.decoder is None else self.decoder.trailer_section()
+        self.tail = b"0\r\n%b\r\n" % self._trailer_lines()
         # Behind data there is still that chunk's own end to write.
         if self.last and self.pieces[self.last - 1].iov_base == <void *>(self.source.buffer + self.source.start):
             self.tail = b"\r\n" + self.tail
         self._piece(PyBytes_AS_STRING(self.tail), PyBytes_GET_SIZE(self.tail))
+
+    cdef bytes _trailer_lines(self):
+        return self.source._trailers() if self.decoder is None else self.decoder.trailer_lines()
 
     def __repr__(self):
         return f"<Flow {self.source!r} -> {self.sink!r} moved={self.moved} done={self.done}>"
@@ -788,7 +810,7 @@ cpdef int pump(Flow a, Flow b=None, Channel stop=None, Channel watch=None, bint 
         if b is None or b.done:
             if a.done or lead:
                 return FINISHED
-        if stop is not None and has_news(stop):
+        if stop is not None and stop._has_news():
             return STOPPED
         if watch is not None and watch.ready & HUP:
             raise Broken("sink", "ended")

@@ -15,4 +15,6 @@ cdef class ChunkedDecoder:
     cdef list fields
     cdef Py_ssize_t decode(self, unsigned char *data, Py_ssize_t size, Py_ssize_t *consumed) except -1
     cdef int _trailer_byte(self, unsigned char byte) except -1
-    cdef bytes trailer_section(self)
+    cdef bytes trailer_lines(self)
+
+cdef bint may_trail(bytes name)

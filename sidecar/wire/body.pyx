@@ -32,6 +32,11 @@ cdef frozenset FORBIDDEN_TRAILERS = frozenset((
 ))
 
 
+cdef bint may_trail(bytes name):
+    """Whether a field may arrive as a trailer."""
+    return name.lower().replace(b"_", b"-") not in FORBIDDEN_TRAILERS
+
+
 cdef inline int _hex(unsigned char byte) noexcept:
     if 48 <= byte <= 57:
         return byte - 48
@@ -138,7 +143,7 @@ cdef class ChunkedDecoder:
             self.state = END
             return 0
         name_len = check_field(<const unsigned char *>PyBytes_AS_STRING(line), 0, len(line), &value, &value_len)
-        if line[:name_len].lower().replace(b"_", b"-") not in FORBIDDEN_TRAILERS:
+        if may_trail(line[:name_len]):
             self.fields.append((line[:name_len], line[value:value + value_len]))
         return 0
 
@@ -146,8 +151,6 @@ cdef class ChunkedDecoder:
     def trailers(self):
         return list(self.fields)
 
-    cdef bytes trailer_section(self):
-        """The last chunk and the trailer section, as they are sent on."""
-        if not self.fields:
-            return b"0\r\n\r\n"
-        return b"0\r\n" + b"".join([b"%b: %b\r\n" % pair for pair in self.fields]) + b"\r\n"
+    cdef bytes trailer_lines(self):
+        """The trailer fields, as they are sent on."""
+        return b"".join([b"%b: %b\r\n" % pair for pair in self.fields])

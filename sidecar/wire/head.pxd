@@ -22,7 +22,7 @@ cdef class Limits:
 
 cdef class Names:
     cdef readonly tuple names
-    cdef unsigned long long lengths
+    cdef unsigned long long marks
     cdef bint has(self, const unsigned char *name, Py_ssize_t size) noexcept
 
 cdef class Head:
@@ -82,3 +82,5 @@ cdef class ResponseHead(Head):
 cdef Py_ssize_t check_field(const unsigned char *data, Py_ssize_t start, Py_ssize_t end,
                             Py_ssize_t *value, Py_ssize_t *value_len) except -1
 cdef int refuse(str rule, int status) except -1
+
+cdef bytes phrase(int status)       # of a status line
