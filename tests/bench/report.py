@@ -13,16 +13,27 @@ _HEADINGS = ("row", "proxy", "figure", "sidecar is", "budget", "", "requests/s",
 
 @dataclass(slots=True)
 class RowResult:
-    """What was measured for one row: by proxy, by figure, one value a round."""
+    """What was measured for one row: by proxy, by figure, one value a round.
+
+    Who is not in it for a reason of its own is told beside: `unable` is who was built without what the row
+    speaks, `failed` is who could not be measured. Both hold the reason by the name of the proxy.
+    """
 
     row: Row
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    unable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def add(self, proxy: str, **figures: float) -> None:
         """Add the figures of one round."""
         series = self.samples.setdefault(proxy, {})
         for name, value in figures.items():
             series.setdefault(name, []).append(value)
+
+    def drop(self, proxy: str, reason: str) -> None:
+        """Take a proxy that failed out, with what was measured of it."""
+        self.samples.pop(proxy, None)
+        self.failed.setdefault(proxy, reason)  # what came first is the cause
 
     def median(self, proxy: str, figure: str) -> float | None:
         """The median over the rounds, or None if it was not measured."""
@@ -51,7 +62,8 @@ def table(results: Iterable[RowResult]) -> str:
     lines: list[tuple[str, ...]] = [_HEADINGS]
     for result in results:
         first = len(lines)
-        lines += [_line(result, proxy, not number) for number, proxy in enumerate(result.samples)]
+        proxies = [*result.samples, *result.unable, *result.failed]
+        lines += [_line(result, proxy, not number) for number, proxy in enumerate(proxies)]
         if len(lines) > first:
             lines.append(("",) * len(_HEADINGS))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
@@ -72,11 +84,12 @@ def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
 def _line(result: RowResult, proxy: str, is_first: bool) -> tuple[str, ...]:
     ratio = result.ratio(proxy)
     figure = result.median(proxy, result.row.figure)
+    absent = "unable" if proxy in result.unable else "failed" if proxy in result.failed else ""
     limit, verdict = _budget_cells(result, proxy)
     return (
         result.row.title if is_first else "",
         proxy,
-        "" if figure is None else amount(figure, result.row.figure),
+        absent if figure is None else amount(figure, result.row.figure),
         "" if ratio is None else f"{ratio:.2f} x",
         limit,
         verdict,
@@ -89,13 +102,11 @@ def _budget_cells(result: RowResult, proxy: str) -> tuple[str, str]:
     if found is None:
         return "", ""
     budget, value = found
-    limits = [bound for bound in (budget.limit, budget.stretch) if bound is not None]
-    if budget.against:
-        told = [f"{bound:g}" for bound in limits]
-    else:
-        told = [amount(bound, result.row.figure) for bound in limits]
-    stretch = f" ({told[1]})" if len(told) > 1 else ""
-    return f"<= {told[0]}{stretch}", "" if value is None else budget.verdict(value)
+    words = ["<="]
+    for bound, form in ((budget.limit, "{}"), (budget.stretch, "({})")):
+        if bound is not None:
+            words.append(form.format(f"{bound:g}" if budget.against else amount(bound, result.row.figure)))
+    return " ".join(words), "" if value is None else budget.verdict(value)
 
 
 def _load_cells(result: RowResult, proxy: str) -> tuple[str, ...]:
@@ -135,6 +146,8 @@ def _row_document(result: RowResult) -> dict[str, object]:
         "connections": row.connections,
         "kind": row.kind,
         "subject": row.subject,
+        "unable": result.unable,
+        "failed": result.failed,
         "proxies": {proxy: _proxy_document(result, proxy) for proxy in result.samples},
     }
 

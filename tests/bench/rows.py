@@ -1,8 +1,7 @@
 """The rows of the benchmark: what is sent, and the budget that is set on it.
 
-A new row is a new entry of `ROWS`. Those of the group `binary` are about the one-file binary. A row over
-TLS or HTTP/2 also needs a listener in the configurations of `neighbours` and, for HTTP/2, a load generator
-that speaks it.
+A new row is a new entry of `ROWS`. Those of the group `binary` are about the one-file binary. What a row
+speaks is its `Wire`; every proxy configures its listener and its upstream by that.
 """
 
 from __future__ import annotations
@@ -20,8 +19,16 @@ BODIES = {"/small": 90, "/64k": 64 * KIB, "/10m": 10 * MIB}
 POST_PATH = "/post"
 POST_SIZE = 64 * KIB
 
+#: The path of a unary call of gRPC, and its message, which is sent and answered: a frame of 20 bytes.
+GRPC_PATH = "/bench.Echo/Say"
+GRPC_MESSAGE = b"\x00\x00\x00\x00\x14" + b"x" * 20
+
 #: A budget beside nginx is held against each nginx that is measured.
 NGINX = ("nginx", "nginx-system")
+
+#: Groups of rows: those over TLS with HTTP/1.1, those over HTTP/2.
+TLS = "tls"
+HTTP2 = "http2"
 
 #: What the benchmark is about: the installed command, and the same as one file.
 SIDECAR = "sidecar"
@@ -30,17 +37,35 @@ BINARY = "binary"
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a row's subject may use: a ratio to the figure of these neighbours, or an amount in its unit."""
+    """What a row's subject may use: a ratio to the figure of these neighbours, or an amount in its unit.
 
-    limit: float
+    Without a `limit` there is only the stretch to reach, and nothing to miss.
+    """
+
+    limit: float | None
     stretch: float | None = None
     against: tuple[str, ...] = ()
 
     def verdict(self, value: float) -> str:
-        """`stretch`, `pass` or `miss`."""
+        """`stretch`, `pass` or `miss`; nothing for a stretch without a limit that is not reached."""
         if self.stretch is not None and value <= self.stretch:
             return "stretch"
+        if self.limit is None:
+            return ""
         return "pass" if value <= self.limit else "miss"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What a row speaks to the proxy and to the upstream: with TLS (1.3) or not, with HTTP/2 or not."""
+
+    tls: bool = False
+    http2: bool = False
+    upstream_tls: bool = False
+    upstream_http2: bool = False
+
+
+PLAIN = Wire()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +73,12 @@ class LoadRow:
     """Requests as fast as the proxy answers; the figure is CPU time per request.
 
     `by_bytes` counts answers by the bytes that arrived: when an answer is large, those that are unfinished
-    at the end of a run are a good part of it.
+    at the end of a run are a good part of it. `close` takes a new connection for every request; with TLS
+    each resumes the session of an earlier one. `handshake` takes a new connection with a full handshake for
+    every request, at a rate that every proxy can follow.
     """
 
     kind: ClassVar[str] = "load"
-    group: ClassVar[str] = ""
     subject: ClassVar[str] = SIDECAR
     name: str
     title: str
@@ -63,10 +89,15 @@ class LoadRow:
     by_bytes: bool = False
     connections: int = 64
     figure: str = "cpu_us"
+    group: str = ""
+    wire: Wire = PLAIN
+    handshake: bool = False
 
     @property
     def answer_size(self) -> int:
         """Length of the body of one answer, in bytes."""
+        if self.path == GRPC_PATH:
+            return len(GRPC_MESSAGE)
         return 0 if self.post else BODIES[self.path]
 
 
@@ -142,6 +173,59 @@ ROWS: tuple[Row, ...] = (
         (Budget(2.0, 1.5, against=NGINX),),
         close=True,
     ),
+    LoadRow(
+        "tls-small",
+        "small GET, TLS 1.3",
+        "/small",
+        (Budget(1.5, 1.2, against=NGINX),),
+        group=TLS,
+        wire=Wire(tls=True),
+    ),
+    LoadRow("tls-64k", "64 KiB response, TLS 1.3", "/64k", group=TLS, wire=Wire(tls=True)),
+    LoadRow(
+        "tls-handshake",
+        "full TLS 1.3 handshake per request",
+        "/small",
+        (Budget(1.5, 1.2, against=NGINX),),
+        group=TLS,
+        wire=Wire(tls=True),
+        handshake=True,
+    ),
+    LoadRow(
+        "tls-resume",
+        "resumed TLS 1.3 session per request",
+        "/small",
+        group=TLS,
+        wire=Wire(tls=True),
+        close=True,
+    ),
+    LoadRow(
+        "tls-upstream-small",
+        "small GET, TLS 1.3 to the upstream",
+        "/small",
+        group=TLS,
+        wire=Wire(upstream_tls=True),
+    ),
+    LoadRow(
+        "h2-small",
+        "small GET, HTTP/2 over TLS",
+        "/small",
+        (Budget(None, 1.5, against=NGINX), Budget(0.8, against=("envoy",))),
+        group=HTTP2,
+        wire=Wire(tls=True, http2=True),
+    ),
+    LoadRow(
+        "h2-64k", "64 KiB response, HTTP/2 over TLS", "/64k", group=HTTP2, wire=Wire(tls=True, http2=True)
+    ),
+    LoadRow(
+        "grpc",
+        "gRPC call, HTTP/2 on both sides",
+        GRPC_PATH,
+        group=HTTP2,
+        wire=Wire(tls=True, http2=True, upstream_http2=True),
+        post=True,
+    ),
+    LoadRow("h2c-small", "small GET, HTTP/2 without TLS", "/small", group=HTTP2, wire=Wire(http2=True)),
     MemoryRow("idle", "PSS, idle", (Budget(32 * MIB, 24 * MIB),)),
     MemoryRow("alone", "PSS, idle, as if alone", figure="alone"),
     MemoryRow(

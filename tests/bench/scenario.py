@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from .load import Load, answers, run
+from . import h2load, load
+from .certificate import Certificate
+from .load import Load, answers
 from .measure import CpuTime, cpu_time, idle_connections, pss, pss_alone, settled_pss, spent
-from .neighbours import Launch, Place, Proxy
 from .process import BenchError, Server, free_port, pinned
+from .proxy import Launch, Place, Proxy
 from .report import RowResult
-from .rows import BODIES, POST_SIZE, LoadRow, MemoryRow, Row, StartRow
-from .upstream import body
+from .rows import BODIES, PLAIN, LoadRow, MemoryRow, Row, StartRow, Wire
+from .upstream import Upstream
+from .verify import verify
 
 WARM_UP_SECONDS = 1
 #: Connections that are opened, asked on and closed before the memory of an idle connection is taken.
@@ -35,13 +38,14 @@ _MAX_LINES_LOST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How to measure: rounds, seconds a run, the cores, the upstream's port and a folder to work in."""
+    """How to measure: rounds, seconds a run, the cores, the upstream, the certificate, a folder."""
 
     rounds: int
     seconds: int
     proxy_core: int
     load_core: int
-    upstream: int
+    upstream: Upstream
+    certificate: Certificate
     folder: Path
     files: int
     say: Callable[[str], None]
@@ -64,30 +68,43 @@ class Bench:
 
     def _measure_load(self, result: RowResult, row: LoadRow, proxies: Sequence[Proxy]) -> None:
         with contextlib.ExitStack() as stack:
-            running = [stack.enter_context(self._running(proxy)) for proxy in proxies]
-            for proxy in running:
-                verify(proxy.server, row)
-                proxy.answered += run(
-                    row, proxy.server.port, WARM_UP_SECONDS, self.load_core, self.folder
-                ).requests
+            running = []
+            for proxy in proxies:
+                if reason := proxy.unable(row.wire):
+                    result.unable[proxy.name] = reason
+                    continue
+                with dropped(result, proxy.name):
+                    running.append(self._ready(stack, row, proxy))
             for number in range(self.rounds):
-                turn = number % len(running)
-                for proxy in running[turn:] + running[:turn]:
-                    self.say(f"{row.title}: round {number + 1} of {self.rounds}, {proxy.server.name}")
-                    self._run(result, row, proxy)
-            for proxy in running:
-                proxy.server.stop()
-                check_log(proxy)
+                turn = number % max(len(running), 1)
+                for ready in running[turn:] + running[:turn]:
+                    if ready.server.name not in result.failed:
+                        self.say(f"{row.title}: round {number + 1} of {self.rounds}, {ready.server.name}")
+                        with dropped(result, ready.server.name):
+                            self._run(result, row, ready)
+            for ready in running:
+                ready.server.stop()
+                with dropped(result, ready.server.name):
+                    check_log(ready)
+
+    def _ready(self, stack: contextlib.ExitStack, row: LoadRow, proxy: Proxy) -> Running:
+        """A proxy that runs until `stack` ends, gave the right answer and is warm."""
+        self.say(f"{row.title}: {proxy.name} starts")
+        running = stack.enter_context(self._running(proxy, row.wire))
+        verify(running.server, row, self.certificate)
+        running.answered += 1 + self._load(row, running, WARM_UP_SECONDS).requests
+        return running
+
+    def _load(self, row: LoadRow, proxy: Running, seconds: int) -> Load:
+        run = h2load.run if row.handshake or row.wire.http2 else load.run
+        return run(row, proxy.server.port, seconds, self.load_core, self.folder)
 
     def _run(self, result: RowResult, row: LoadRow, proxy: Running) -> None:
         before = cpu_time(proxy.server.pid)
-        try:
-            load = run(row, proxy.server.port, self.seconds, self.load_core, self.folder)
-        except BenchError as failure:
-            raise BenchError(f"{proxy.server.name}: {failure}") from failure
-        proxy.answered += load.requests
+        seen = self._load(row, proxy, self.seconds)
         after = cpu_time(proxy.server.pid)
-        result.add(proxy.server.name, **figures(row, load, before, after), pss=pss(proxy.server.pid))
+        proxy.answered += seen.requests
+        result.add(proxy.server.name, **figures(row, seen, before, after), pss=pss(proxy.server.pid))
 
     def _measure_memory(self, result: RowResult, row: MemoryRow, proxies: Sequence[Proxy]) -> None:
         # Client and proxy each hold a file for a connection, and need some for everything else.
@@ -129,17 +146,17 @@ class Bench:
             server.stop()
 
     @contextlib.contextmanager
-    def _place(self, proxy: Proxy) -> Iterator[Place]:
+    def _place(self, proxy: Proxy, wire: Wire = PLAIN) -> Iterator[Place]:
         folder = self.folder / proxy.name
         folder.mkdir()
         try:
-            yield Place(folder, free_port(), self.upstream)
+            yield Place(folder, free_port(), self.upstream.port_for(wire), self.certificate, wire)
         finally:
             shutil.rmtree(folder)
 
     @contextlib.contextmanager
-    def _running(self, proxy: Proxy) -> Iterator[Running]:
-        with self._place(proxy) as place:
+    def _running(self, proxy: Proxy, wire: Wire = PLAIN) -> Iterator[Running]:
+        with self._place(proxy, wire) as place:
             launch = proxy.launch(place)
             with pinned(self.proxy_core):
                 server = Server.start(
@@ -160,6 +177,15 @@ class Running:
     answered: int = 0
 
 
+@contextlib.contextmanager
+def dropped(result: RowResult, proxy: str) -> Iterator[None]:
+    """What fails inside takes the proxy out of the row; the others are measured."""
+    try:
+        yield
+    except BenchError as failure:
+        result.drop(proxy, str(failure))
+
+
 def measure_size(result: RowResult, proxies: Sequence[Proxy]) -> None:
     """Bytes of the binary; a neighbour's file says little, for it needs others."""
     for proxy in proxies:
@@ -167,33 +193,19 @@ def measure_size(result: RowResult, proxies: Sequence[Proxy]) -> None:
             result.add(proxy.name, size=Path(proxy.executable()).stat().st_size)
 
 
-def figures(row: LoadRow, load: Load, before: CpuTime, after: CpuTime) -> dict[str, float]:
+def figures(row: LoadRow, seen: Load, before: CpuTime, after: CpuTime) -> dict[str, float]:
     """The figures of one run."""
     nanoseconds, account = spent(before, after)
-    count = answers(load, row)
+    count = answers(seen, row)
     return {
         "cpu_us": nanoseconds / 1000 / count,
-        "requests_per_second": count / (load.duration_us / 1e6),
-        "p50_us": load.p50_us,
-        "p99_us": load.p99_us,
-        "core_busy": nanoseconds / 1000 / load.duration_us,
-        "lost": load.lost,
+        "requests_per_second": count / (seen.duration_us / 1e6),
+        "p50_us": seen.p50_us,
+        "p99_us": seen.p99_us,
+        "core_busy": nanoseconds / 1000 / seen.duration_us,
+        "lost": seen.lost,
         "by_schedstat": float(account == "schedstat"),
     }
-
-
-def verify(server: Server, row: LoadRow) -> None:
-    """Ask once, as the load will, and look at the answer.
-
-    Raises `BenchError` if it is not what the upstream would have said.
-    """
-    method, sent, expected = ("POST", b"x" * POST_SIZE, b"") if row.post else ("GET", None, body(row.path))
-    status, received = server.ask(method, row.path, sent)
-    if status != 200 or received != expected:
-        raise BenchError(
-            f"{server.name}: {method} {row.path} gave status {status} and {len(received)} bytes, "
-            f"not 200 and the upstream's {len(expected)}\n{server.tail()}"
-        )
 
 
 def connection_memory(server: Server, count: int) -> dict[str, float]:

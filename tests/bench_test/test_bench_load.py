@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.load import Load, answers, believe, parse
 from tests.bench.process import BenchError
-from tests.bench.rows import BODIES, LoadRow
+from tests.bench.rows import BODIES, GRPC_PATH, LoadRow, Wire
 
 SMALL = LoadRow("small", "small", "/small")
 LARGE = LoadRow("10m", "large", "/10m", by_bytes=True)
@@ -64,6 +64,14 @@ def test_a_bad_run_is_not_believed(change: dict[str, int], told: str):
 def test_a_few_lost_answers_are_believed_and_counted_as_work():
     load = dataclasses.replace(GOOD, read=10)
     assert answers(believe(load, SMALL), SMALL) == 10_010
+
+
+def test_few_errors_are_believed_only_where_runs_end_amid_calls_to_the_upstream():
+    calls = LoadRow("grpc", "call", GRPC_PATH, wire=Wire(upstream_http2=True), post=True)
+    load = dataclasses.replace(GOOD, status=10)
+    assert believe(load, calls) is load
+    with pytest.raises(BenchError, match="11 of 10000 answers were errors"):
+        believe(dataclasses.replace(GOOD, status=11), calls)
 
 
 def test_large_answers_are_counted_by_their_bytes():

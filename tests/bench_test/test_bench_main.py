@@ -6,9 +6,10 @@ import argparse
 
 import pytest
 
-from tests.bench.__main__ import chosen, installed, taking_part
+from tests.bench.__main__ import absences, chosen, installed, taking_part
 from tests.bench.neighbours import PROXIES, Binary, Nginx, Sidecar
 from tests.bench.process import BenchError
+from tests.bench.report import RowResult
 from tests.bench.rows import BINARY, ROWS
 
 SMALL = next(row for row in ROWS if row.name == "small")
@@ -53,3 +54,16 @@ def test_a_binary_that_was_not_made_is_missing_with_the_remedy(monkeypatch: pyte
     assert BINARY not in [proxy.name for proxy in here]
     with pytest.raises(BenchError, match=r"not installed: binary \(make binary first\)"):
         installed([Binary()])
+
+
+def test_who_is_absent_is_told_with_the_row_and_the_reason():
+    result = RowResult(SMALL, failed={"envoy": "envoy exited with 1"})
+    assert absences(result, result.failed) == ["small GET, 90 B: envoy: envoy exited with 1"]
+    assert absences(result, result.unable) == []
+
+
+def test_tls_and_http_2_are_groups():
+    names = [row.name for row in chosen(ROWS)("tls,http2")]
+    assert names[0] == "tls-small"
+    assert {"tls-handshake", "tls-upstream-small", "h2-small", "h2c-small"} < set(names)
+    assert "small" not in names

@@ -140,3 +140,25 @@ def test_an_amount_has_its_unit(value: float, figure: str, told: str):
 
 def test_rows_have_names_of_their_own():
     assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_a_stretch_without_a_limit_is_reached_or_not_and_never_missed():
+    budget = Budget(None, 1.5, against=("nginx",))
+    assert budget.verdict(1.5) == "stretch"
+    assert budget.verdict(1.6) == ""
+    result = RowResult(LoadRow("h2", "h2", "/small", (budget,)))
+    for name, value in (("sidecar", 12.0), ("nginx", 10.0)):
+        result.add(name, cpu_us=value)
+    assert "1.20 x  <= (1.5)  stretch" in table([result])
+
+
+def test_who_is_not_in_a_row_is_in_its_table_and_in_the_document():
+    result = result_of(sidecar=[20])
+    result.unable["nginx"] = "it was built without TLS"
+    result.add("envoy", cpu_us=1)
+    result.drop("envoy", "envoy exited with 1")
+    lines = lines_of(result)
+    assert lines["nginx"].split()[:2] == ["nginx", "unable"]
+    assert lines["envoy"].split()[:2] == ["envoy", "failed"]
+    told = document([result], {})["rows"][0]
+    assert (told["unable"], told["failed"]) == (result.unable, result.failed)
