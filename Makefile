@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 # What is compiled: the core, and the Python modules on a request's way (pyproject.toml lists them).
 SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd') $(shell sed -n 's/^sources = \["\(.*\.py\)"\]/\1/p' pyproject.toml)
 
+# Most tests wait most of the time, so one more than there are processors run at one time, a file in one process.
+TOGETHER := $(BIN)/python -m pytest -m 'not alone' --dist loadfile --no-loadscope-reorder --numprocesses $(shell expr $$(nproc) + 1)
+ALONE := $(BIN)/python -m pytest -m alone
+
 # What the binary is made of.
 PACKED := $(shell find sidecar -name '*.py') $(addprefix packaging/,binary.py entry.py launcher.c sidecar.spec)
 BINARY := dist/sidecar
@@ -30,8 +34,10 @@ run: $(VENV)/.built            ## serve conf.d in front of the built-in demo ups
 	$(BIN)/sidecar run --conf conf.d --with-demo
 
 test: $(VENV)/.dev $(BINARY)   ## the whole suite, then the end-to-end part with the binary
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest tests/e2e --command $(BINARY)
+	$(TOGETHER)
+	$(ALONE)
+	$(TOGETHER) tests/e2e --command $(BINARY)
+	$(ALONE) tests/e2e --command $(BINARY)
 
 check: $(VENV)/.dev            ## format, lint, types, layers
 	$(BIN)/ruff format --check .

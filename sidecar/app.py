@@ -6,30 +6,39 @@ Law: build → bind → swap one reference → let the old finish. A build that 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .config.addresses import Address
 from .config.merge import Configuration
 from .errors import ConfigurationError
 from .kept import Kept
 from .message import Request, Response
+from .net.certificate_settings import CertificateSettings
 from .net.connections import Connections
 from .net.inherit import Inherited
 from .net.names import Names
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
+from .paths import Files
 from .places import AnyServing, Place, Places
-from .policies.order import chain, failure_edit
+from .policies.misdirected import directed
+from .policies.order import around, chain, failure_edit, failure_edit_around
 from .routing import check as routing
 from .routing.table import Route, Router
-from .runtime import World
-from .session import Serving
+from .runtime import Clock, SystemClock, World
+from .serving import Serving
 from .settings import SidecarSettings
 from .stream import StreamServing
 from .upstream.settings import UpstreamSettings
 from .upstreams import Surroundings, Upstreams
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from .certificates import Certificates, Store
+    from .net.certificate_check import Examined, Known
+    from .upstream import trust
 
 #: Seconds that a name which is new has to be known before its upstream is served without it.
 _NAMES_WITHIN: Final = 1.0
@@ -45,6 +54,8 @@ class Prepared(NamedTuple):
     mistakes: list[str]
     warnings: list[str]
     routers: dict[str, Router]
+    examined: Examined | None = None  # its certificates; None: it has none
+    trusts: trust.Examined | None = None  # whom its upstreams believe; None: none speaks TLS
 
     @property
     def fingerprint(self) -> str:
@@ -52,20 +63,50 @@ class Prepared(NamedTuple):
         return self.configuration.fingerprint
 
 
-def prepare(configuration: Configuration) -> Prepared:
-    """What serving `configuration` takes and nothing that serves is touched by: for any thread."""
+def prepare(configuration: Configuration, known: Known = frozenset(), clock: Clock | None = None) -> Prepared:
+    """What serving `configuration` takes and nothing that serves is touched by: for any thread.
+
+    `known`: certificates that serve (`Application.known_certificates`), of which nothing need be found out.
+    """
     routers = routing.build(configuration)
     mistakes, warnings = routing.check(configuration, routers)
     mistakes += _doubly_bound(configuration)
+    mistakes += _unknown_certificates(configuration)
     if not configuration.named(ListenerSettings):
         warnings.append("no listener is configured: add [listener public] with bind = 0.0.0.0:8080")
-    return Prepared(configuration, mistakes, warnings, routers)
+    examined = None
+    if configuration.named(CertificateSettings):
+        # TLS takes memory, which who does not use it need not have.
+        from .net.certificate_check import examine
+
+        examined = examine(configuration, clock or SystemClock(), known)
+        warnings += examined.warnings
+    trusts = None
+    if any(one.is_secure for one in configuration.named(UpstreamSettings).values()):
+        from .upstream import trust
+
+        trusts = trust.examine(configuration)
+        warnings += trusts.warnings
+    return Prepared(configuration, mistakes, warnings, routers, examined, trusts)
 
 
 def check(configuration: Configuration) -> tuple[list[str], list[str]]:
     """(mistakes, warnings) of a configuration that could be read: what building it would meet."""
     prepared = prepare(configuration)
-    return prepared.mistakes, prepared.warnings
+    mistakes = list(prepared.mistakes)
+    for examined in (prepared.examined, prepared.trusts):
+        if examined is not None:
+            mistakes += (line for lines in examined.mistakes.values() for line in lines)
+    return mistakes, prepared.warnings
+
+
+def _unknown_certificates(configuration: Configuration) -> Iterator[str]:
+    known = configuration.named(CertificateSettings)
+    for listener, settings in configuration.named(ListenerSettings).items():
+        for name in settings.tls:
+            if name not in known:
+                text = routing.unknown_name("certificate", name, known)
+                yield configuration.mistake("listener", listener, "tls", text)
 
 
 def _doubly_bound(configuration: Configuration) -> Iterator[str]:
@@ -90,6 +131,17 @@ def _failure_edits(edits: dict[Route, Edit]) -> Edit:
     return edit
 
 
+def _secure(serving: AnyServing, settings: ListenerSettings, certificates: Certificates) -> None:
+    """Have its connections speak TLS."""
+    serving.tls = certificates.terminator(settings)
+    if isinstance(serving, StreamServing):
+        return
+    serving.scheme = "https"
+    choice = certificates.choice(settings.tls)
+    if choice.differ:
+        serving.handler = directed(serving.handler, choice.demands)
+
+
 class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
@@ -103,8 +155,9 @@ class Application:
         self._kept = Kept()
         self._connections = Connections(10_000, self._on_full)
         self._places = Places(world.event, self._connections, self._now, inherited or Inherited())
-        self._around = Surroundings(world, secrets.token_bytes(32))
+        self._around = Surroundings(world, secrets.token_bytes(32), self._follow)
         self._upstreams: Upstreams | None = None
+        self._store: Store | None = None  # of certificates; None: none was ever used
 
     # -- building
 
@@ -116,8 +169,10 @@ class Application:
         self._kept.begin()
         try:
             names = self._names(configuration.only(SidecarSettings).resolver)
-            upstreams = Upstreams(configuration.named(UpstreamSettings), self._kept, names, self._around)
-            wanted = self._build(configuration, prepared.routers, upstreams)
+            settings = configuration.named(UpstreamSettings)
+            upstreams = Upstreams(settings, self._kept, names, self._around, prepared.trusts)
+            certificates = self._certificates(prepared)
+            wanted = self._build(configuration, prepared.routers, upstreams, certificates)
             # A request should not meet a name that is about to be known.
             upstreams.wait(self._now() + _NAMES_WITHIN)
             fresh = self._places.bind(configuration, wanted)
@@ -133,18 +188,55 @@ class Application:
         upstreams.serve()
         self._connections.resize(configuration.only(SidecarSettings).max_connections)
         self._tell_servers(before)
+        if self._store is not None and certificates is not None:
+            self._store.serve(certificates)
 
     def _names(self, name_servers: tuple[str, ...]) -> Names:
         world = self._world
         make = partial(Names, world.tasks, world.clock, world.random, world.event, name_servers)
         return self._kept.claim(("names", name_servers), make)
 
+    def _certificates(self, prepared: Prepared) -> Certificates | None:
+        """Those that its listeners name; None: there is nothing to know about them."""
+        examined = prepared.examined
+        if examined is None and self._store is None:
+            return None
+        from .certificates import NONE, Store
+
+        if self._store is None:
+            self._store = Store(self._world, self._follow)
+        return self._store.build(prepared.configuration, examined or NONE, self._kept)
+
+    def _follow(self, files: Sequence[str], changed: Callable[[], None]) -> Watch:
+        # In a task of its own, so that one which dies does not end the watch.
+        notice = partial(self._world.tasks.spawn, "certificates", changed)
+        return Watch(Files(files, "the files of certificates"), notice, self._event)
+
+    def known_certificates(self) -> Known:
+        """What the certificates that serve are known by."""
+        return self._store.known if self._store is not None else frozenset()
+
+    def look_at_certificates(self) -> None:
+        """Take into use what is new in their files, also where nobody has reported it (waits)."""
+        if self._store is not None:
+            self._store.look()
+        if self._upstreams is not None:
+            self._upstreams.look()
+
+    def certificates(self) -> dict[str, float]:
+        """Name of each certificate that serves → seconds until it expires; less than 0: it has."""
+        return self._store.seconds_left() if self._store is not None else {}
+
     def unknown_names(self) -> dict[str, str]:
         """Name → why nothing is known of it, of those of which nothing is: their servers are not asked."""
         return self._upstreams.unknown() if self._upstreams is not None else {}
 
     def _build(
-        self, configuration: Configuration, routers: dict[str, Router], upstreams: Upstreams
+        self,
+        configuration: Configuration,
+        routers: dict[str, Router],
+        upstreams: Upstreams,
+        certificates: Certificates | None,
     ) -> dict[Place, AnyServing]:
         edits: dict[Route, Edit] = {}
         for route in {route: None for router in routers.values() for route in router.routes}:
@@ -163,8 +255,11 @@ class Application:
             if settings.protocol == "tcp":
                 serving = StreamServing(name, settings, routers[name], access, self._event)
             else:
-                serving = Serving(name, settings, routers[name], access, self._event)
-                serving.on_failure = _failure_edits(edits)
+                handler = around(settings, routers[name])
+                serving = Serving(name, settings, handler, access, self._event)
+                serving.on_failure = failure_edit_around(settings, _failure_edits(edits))
+            if settings.tls and certificates is not None:
+                _secure(serving, settings, certificates)
             wanted.update(dict.fromkeys(self._places.of(name, settings), serving))
         return wanted
 
@@ -219,6 +314,8 @@ class Application:
 
     def close(self) -> None:
         """Cut off what is left and close what is kept."""
+        if self._store is not None:
+            self._store.close()
         self._connections.kill(block=True, timeout=1)
         self._kept.begin()
         self._kept.sweep()

@@ -229,16 +229,14 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .routing.explain import explain
+    from .routing.asked import Question
+    from .routing.explain import answer
 
-    explanation = explain(
-        _load(_directory(arguments)),
-        arguments.method,
-        arguments.url,
-        arguments.header,
-        arguments.client,
-        arguments.listener,
+    given = arguments
+    question = Question(
+        given.method, given.url, tuple(given.header), given.client, given.tls_sni, given.client_cert
     )
+    explanation = answer(_load(_directory(arguments)), question, arguments.listener)
     if arguments.json:
         _write_json(explanation.as_dict())
     else:
@@ -288,6 +286,21 @@ def _client(text: str) -> str:
         return str(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not an IP address: write 192.0.2.7 or ::1") from None
+
+
+def _certificate(text: str) -> bytes:
+    from .wire.certificate import NotACertificate, parse, pem_blocks
+
+    try:
+        blocks = pem_blocks(Path(text).read_bytes())
+        if not blocks:
+            raise NotACertificate("it has no CERTIFICATE block")
+        parse(blocks[0])
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from None
+    except NotACertificate as error:
+        raise argparse.ArgumentTypeError(f"{text} is no certificate (PEM): {error}") from None
+    return blocks[0]
 
 
 def _bind(text: str) -> str:
@@ -360,5 +373,15 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--client", metavar="IP", type=_client, default="127.0.0.1", help="its address (%(default)s)"
+    )
+    parser.add_argument(
+        "--tls-sni", metavar="NAME", default="", help="the name that its handshake asks for; else the host"
+    )
+    parser.add_argument(
+        "--client-cert",
+        metavar="FILE",
+        type=_certificate,
+        default=b"",
+        help="the certificate that it shows (PEM), taken as verified; else none",
     )
     parser.add_argument("--listener", metavar="NAME", help="the listener it comes in by; else any")

@@ -25,10 +25,18 @@ REASONS: Final[dict[str, Verdict]] = {
     "request_timeout": Verdict(408, "client", "http_request_error"),
     "request_body_timeout": Verdict(408, "client", "http_request_error"),
     "request_body_too_large": Verdict(413, "client", "http_request_denied"),
+    "misdirected_request": Verdict(421, "client", "http_request_denied"),
     "client_gone": Verdict(499, "client", "connection_terminated"),
     "client_write_timeout": Verdict(499, "client", "connection_write_timeout"),
     "no_route": Verdict(404, "proxy", "destination_not_found"),
     "descriptors_exhausted": Verdict(503, "proxy", "connection_limit_reached"),
+    "tls_handshake_failed": Verdict(400, "client", "tls_protocol_error"),
+    "plain_http": Verdict(400, "client", "http_request_error"),
+    "tls_verify": Verdict(502, "upstream", "tls_certificate_error"),
+    "tls_failed": Verdict(502, "upstream", "tls_protocol_error"),
+    "tls_alert": Verdict(502, "upstream", "tls_alert_received"),
+    "not_http2": Verdict(502, "upstream", "http_protocol_error"),
+    "tls_timeout": Verdict(504, "upstream", "connection_timeout"),
     "dns_error": Verdict(502, "upstream", "dns_error"),
     "connection_refused": Verdict(502, "upstream", "connection_refused"),
     "connection_failed": Verdict(502, "upstream", "destination_unavailable"),
@@ -96,6 +104,19 @@ class ConfigurationError(SidecarError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class TlsError(SidecarError):
+    """Certificates, keys or options that TLS cannot use, told to the one who wrote them.
+
+    `option` is what it is about (certificate, key, client_ca, client_crl, ciphers; empty: TLS itself),
+    `number` which of several, from 0.
+    """
+
+    def __init__(self, text: str, option: str = "", number: int = 0) -> None:
+        super().__init__(text)
+        self.option = option
+        self.number = number
 
 
 class Broken(SidecarError):

@@ -40,6 +40,10 @@ class Kept:
         self._claimed[key] = value
         return cast(T, value)
 
+    def has(self, key: Hashable) -> bool:
+        """Whether an earlier generation has made the value of `key`."""
+        return key in self._values
+
     def abandon(self) -> None:
         """The round failed: close what was made for it, keep what was there."""
         for key, value in self._claimed.items():

@@ -23,6 +23,7 @@ cdef class Request:
     cdef public object drop
     cdef public object endpoints
     cdef public bytes extra
+    cdef public int grpc_status
     cdef public object head
     cdef public object host
     cdef public bytes host_header
@@ -34,6 +35,7 @@ cdef class Request:
     cdef public object route
     cdef public str scheme
     cdef public bytes target
+    cdef public object tls
 
 @cython.freelist(32)
 cdef class Response:

@@ -45,6 +45,7 @@ class Request:
         "drop",
         "endpoints",
         "extra",
+        "grpc_status",
         "head",
         "host",
         "host_header",
@@ -56,6 +57,7 @@ class Request:
         "route",
         "scheme",
         "target",
+        "tls",
     )
 
     def __init__(self, head: RequestHead, path: str, client: str, scheme: str, listener: str) -> None:
@@ -76,6 +78,8 @@ class Request:
         self.match: dict[str, str] | None = None  # named groups of the route's regexes
         self.route: Any = None  # routing.table.Route once chosen
         self.target: bytes | None = None  # origin-form to send; None: the client's bytes
+        self.tls: Any = None  # net.tls_info.TlsInfo of the client's connection; None: it is plain
+        self.grpc_status: int = -1  # that a call of gRPC ended with; -1: none is known
         self.attempts: list[Attempt] = []
 
 

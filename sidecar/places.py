@@ -19,7 +19,8 @@ from .net.connections import Connections
 from .net.inherit import Inherited
 from .net.listener import Listener, bind_advice
 from .net.settings import ListenerSettings
-from .session import Current, Serving, Session
+from .serving import Current, Serving
+from .session import Session
 from .stream import Stream, StreamServing
 
 #: What serves the connections of a listener.

@@ -10,22 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from gevent.event import Event
 from gevent.lock import Semaphore
 
 from .config.addresses import Address
-from .net.dial import dial_any, numeric_target
 from .net.names import Name, Names
 from .net.resolver import AT_ONCE as NAMES_AT_ONCE
-from .runtime import Clock, Tasks
+from .runtime import Clock, Tasks, World
+from .upstream.dialer import Secure, Trusting
 from .upstream.health import make_probe
 from .upstream.health_check import Check
-from .upstream.introduction import introduced
+from .upstream.introduction import own_introduction
+from .upstream.making import make_pool
 from .upstream.probe import Connect, Finding, Probe
 from .upstream.servers import Spot, is_watched, spots_of
 from .upstream.settings import UpstreamSettings
+
+if TYPE_CHECKING:
+    from .upstream.trust import Made, Refused
 
 #: Servers that are dialed at one time.
 _AT_ONCE: Final = 32
@@ -81,8 +85,9 @@ def probe(
     tasks = Tasks(lambda _, error: problems.append(error))
     turn = Semaphore(_AT_ONCE)
     try:
-        names = Names(tasks, clock, Random(), _ignore, name_servers)
-        jobs = _jobs(upstreams, names, clock)
+        world = World(tasks, clock, Random(), _ignore)
+        names = Names(tasks, clock, world.random, _ignore, name_servers)
+        jobs = _jobs(upstreams, names, world)
         for job in jobs:
             tasks.spawn("probe", job.run, turn, clock.monotonic)
         for job in jobs:
@@ -121,7 +126,7 @@ class _Job:
         self.found = self.found._replace(seconds=seconds, reason=finding.reason, detail=detail)
 
 
-def _jobs(upstreams: Mapping[str, UpstreamSettings], names: Names, clock: Clock) -> list[_Job]:
+def _jobs(upstreams: Mapping[str, UpstreamSettings], names: Names, world: World) -> list[_Job]:
     """One for each server that is written, and for a name one for each place behind it."""
     watched = {
         server.address: _watch(names, server.address)
@@ -129,10 +134,12 @@ def _jobs(upstreams: Mapping[str, UpstreamSettings], names: Names, clock: Clock)
         for server in own.server.values()
         if is_watched(server) and not server.down
     }
-    until = clock.monotonic() + _NAMES_WITHIN * ceil(len(watched) / NAMES_AT_ONCE)
+    now = world.clock.monotonic
+    until = now() + _NAMES_WITHIN * ceil(len(watched) / NAMES_AT_ONCE)
     for name in watched.values():
-        name.wait(max(0.0, until - clock.monotonic()))
-    return [job for name, own in upstreams.items() for job in _jobs_of(name, own, watched)]
+        name.wait(max(0.0, until - now()))
+    jobs = _Jobs(watched, world)
+    return [job for name, own in upstreams.items() for job in jobs.of(name, own)]
 
 
 def _watch(names: Names, address: Address) -> Name:
@@ -141,26 +148,54 @@ def _watch(names: Names, address: Address) -> Name:
     return names.watch(address.host, address.port)
 
 
-def _jobs_of(upstream: str, settings: UpstreamSettings, watched: Mapping[Address, Name]) -> Iterator[_Job]:
-    for key, server in settings.server.items():
-        found = Found(upstream, key, str(server.address), 0.0)
-        name = watched.get(server.address)
-        if server.down:
-            yield _Job(found._replace(is_dialed=False))
-        elif name is not None and not name.found:
-            yield _Job(found._replace(reason="dns_error", detail=name.error or "no answer in time"))
-        else:
-            for spot in spots_of(server, lambda address: watched[address].found):
-                yield _job(found, settings, spot)
+class _Jobs:
+    """Makes them. `watched`: what is known of the names."""
+
+    def __init__(self, watched: Mapping[Address, Name], world: World) -> None:
+        self._watched = watched
+        self._world = world
+
+    def of(self, upstream: str, settings: UpstreamSettings) -> Iterator[_Job]:
+        """Those of one upstream."""
+        trust = _trust(settings)
+        for key, server in settings.server.items():
+            found = Found(upstream, key, str(server.address), 0.0)
+            name = self._watched.get(server.address)
+            if server.down:
+                yield _Job(found._replace(is_dialed=False))
+            elif name is not None and not name.found:
+                yield _Job(found._replace(reason="dns_error", detail=name.error or "no answer in time"))
+            else:
+                for spot in spots_of(server, lambda address: self._watched[address].found):
+                    yield self._job(found, settings, spot, trust)
+
+    def _job(
+        self, found: Found, settings: UpstreamSettings, spot: Spot, trust: Made | Refused | None
+    ) -> _Job:
+        found = found._replace(address=" or ".join(map(str, spot.addresses)))
+        secure = None
+        if trust is not None:
+            flaw = getattr(trust, "flaw", None)
+            if flaw is not None:
+                return _Job(found._replace(reason="tls_failed", detail=str(flaw)))
+            name = settings.server_name(spot.server.address)
+            secure = Secure(cast(Trusting, trust), name, settings.is_multiplexed)
+        pool = make_pool(settings, spot, 0, secure, self._world)
+        probe = Probe(Check(), settings.connect_timeout, "")
+        is_alone = settings.health_check is None or settings.health_check.is_tcp
+        if settings.health_check is not None:
+            probe = make_probe(settings, spot.server.address)
+        first = own_introduction(settings.send_proxy)
+        return _Job(found, probe, partial(pool.open if is_alone else pool.ask, first=first))
 
 
-def _job(found: Found, settings: UpstreamSettings, spot: Spot) -> _Job:
-    targets = [numeric_target(address) for address in spot.addresses]
-    connect = introduced(settings.send_proxy, partial(dial_any, targets))
-    probe = Probe(Check(), settings.connect_timeout, "")
-    if settings.health_check is not None:
-        probe = make_probe(settings, spot.server.address)
-    return _Job(found._replace(address=" or ".join(map(str, spot.addresses))), probe, connect)
+def _trust(settings: UpstreamSettings) -> Made | Refused | None:
+    """The TLS of an upstream; None: it has none."""
+    if not settings.is_secure:
+        return None
+    from .upstream.trust import make  # who does not use it need not have it in memory
+
+    return make(settings)
 
 
 def _ignore(_name: str, **_fields: object) -> None:

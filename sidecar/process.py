@@ -27,6 +27,7 @@ from .observe.events import Events
 from .observe.sink import open_advice
 from .observe.writer import Writer
 from .packed import leave
+from .paths import DropIns
 from .places import LAST_CALL
 from .reload import HUP, WATCH, Reloader, later
 from .runtime import Random, SystemClock, Tasks, World
@@ -36,6 +37,7 @@ from .watch import Watch
 
 if TYPE_CHECKING:
     from .demo import DemoServer
+    from .net.certificate_check import Known
 
 #: Seconds the logs get to write what pends when the process ends.
 _LAST_LINES: Final = 2.0
@@ -155,7 +157,7 @@ class Process:
         reloader = Reloader(self._load, self._apply, self._on_reloaded, self._clock, later(self._tasks))
         reloader.fingerprint = prepared.fingerprint
         del prepared  # a reload replaces it, and this call lasts
-        watch = Watch(self._directory, lambda: reloader.request(WATCH), self._event)
+        watch = Watch(DropIns(self._directory), lambda: reloader.request(WATCH), self._event)
         watch.start()
         self._handle_signals(reloader)
         self._event(
@@ -208,7 +210,8 @@ class Process:
         self._upgrade.wait_settled()
         # Disk, and much work when there are very many routes: not in the hub's thread.
         pool = gevent.get_hub().threadpool
-        prepared = pool.apply(_prepared_or_mistakes, (self._directory, dict(os.environ)))
+        known = self._application.known_certificates()
+        prepared = pool.apply(_prepared_or_mistakes, (self._directory, dict(os.environ), known))
         self._upgrade.wait_settled()
         if isinstance(prepared, ConfigurationError):
             raise prepared
@@ -277,6 +280,8 @@ class Process:
         if not self._stop.is_set():
             self._notify.reloading(self._clock.monotonic())
             reloader.request(HUP)
+            # Their files are no part of what a reload compares.
+            self._tasks.spawn("certificates", self._application.look_at_certificates)
 
     def _on_stop(self) -> None:
         self._stops += 1
@@ -353,17 +358,19 @@ class Process:
         return self._init.run()
 
 
-def _prepared_or_mistakes(directory: Path, environ: dict[str, str]) -> Prepared | ConfigurationError:
+def _prepared_or_mistakes(
+    directory: Path, environ: dict[str, str], known: Known
+) -> Prepared | ConfigurationError:
     """For a thread, whose exceptions would be printed before anybody can catch them."""
     try:
-        return _prepared(directory, environ)
+        return _prepared(directory, environ, known)
     except ConfigurationError as error:
         return error
 
 
-def _prepared(directory: Path, environ: Mapping[str, str]) -> Prepared:
+def _prepared(directory: Path, environ: Mapping[str, str], known: Known = frozenset()) -> Prepared:
     with _uncollected():
-        return prepare(load(directory, SECTIONS, environ))
+        return prepare(load(directory, SECTIONS, environ), known)
 
 
 @contextmanager

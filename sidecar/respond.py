@@ -21,6 +21,33 @@ PHRASES: Final[dict[int, str]] = {status.value: status.phrase for status in HTTP
     499: "Client Closed Request"
 }
 
+#: What a person who reads the reason cannot guess.
+_SENTENCES: Final[dict[str, str]] = {"plain_http": "this port speaks TLS: use https://"}
+
+#: gRPC status codes for our own failures (the mapping that gRPC's documentation gives for HTTP statuses, with
+#: what we know better), so that a client of a failed call sees a gRPC error and not a broken stream.
+_GRPC_OF_REASON: Final[dict[str, int]] = {
+    "client_gone": 1,  # CANCELLED
+    "upstream_read_timeout": 4,  # DEADLINE_EXCEEDED: it may have been executed
+    "response_timeout": 4,
+    "request_body_too_large": 8,  # RESOURCE_EXHAUSTED
+}
+_GRPC_OF_STATUS: Final[dict[int, int]] = {
+    400: 13,  # INTERNAL
+    401: 16,  # UNAUTHENTICATED
+    403: 7,  # PERMISSION_DENIED
+    404: 12,  # UNIMPLEMENTED
+    405: 12,
+    429: 14,  # UNAVAILABLE: safe to ask again
+    431: 8,
+    500: 13,
+    501: 12,
+    502: 14,
+    503: 14,
+    504: 14,
+}
+_GRPC_UNKNOWN: Final = 2
+
 #: A 405 must name what is allowed (RFC 9110 section 15.5.6); the one method never allowed is CONNECT.
 _ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -43,12 +70,45 @@ def failure(error: Failure | Malformed, request_method: bytes) -> Response:
     return Response(head, None if is_head else body, reason)
 
 
+def grpc_failure(error: Failure | Malformed) -> Response:
+    """The same for a call of gRPC: "Trailers-Only", HTTP status 200 and the gRPC status of the failure."""
+    if isinstance(error, Malformed):
+        reason, details, proxy_error = "malformed_request", error.rule, "http_request_error"
+    else:
+        reason = details = error.reason
+        proxy_error = error.proxy_error
+    return Response(_grpc_answer(grpc_status(error), proxy_error, details), None, reason)
+
+
+def grpc_status(error: Failure | Malformed) -> int:
+    """The gRPC status of a failure."""
+    known = 0 if isinstance(error, Malformed) else _GRPC_OF_REASON.get(error.reason, 0)
+    return known or _GRPC_OF_STATUS.get(error.status, _GRPC_UNKNOWN)
+
+
+def grpc_end(error: Failure) -> bytes:
+    """The trailer fields of a call that failed when its answer had begun, as lines."""
+    return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (grpc_status(error), error.reason.encode("ascii"))
+
+
+@lru_cache(maxsize=256)
+def _grpc_answer(number: int, proxy_error: str, details: str) -> ResponseHead:
+    fields = [
+        (b"Content-Type", b"application/grpc"),
+        (b"Grpc-Status", b"%d" % number),
+        (b"Grpc-Message", details.encode("ascii")),
+        (b"Proxy-Status", f'sidecar; error={proxy_error}; details="{details}"'.encode("ascii")),
+    ]
+    return ResponseHead.make(200, fields, length=0)
+
+
 # Heads never change, so those of one kind are one: a flood of failures costs little.
 @lru_cache(maxsize=256)
 def _answer(
     status: int, proxy_error: str, details: str, retry_after: int, is_head: bool
 ) -> tuple[ResponseHead, bytes]:
-    body = f"{status} {PHRASES.get(status, 'Unknown')}: {details}\n".encode("ascii")
+    sentence = f" ({_SENTENCES[details]})" if details in _SENTENCES else ""
+    body = f"{status} {PHRASES.get(status, 'Unknown')}: {details}{sentence}\n".encode("ascii")
     fields = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"Cache-Control", b"no-store"),

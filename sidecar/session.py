@@ -8,79 +8,32 @@ channel. It knows no feature: what happens to a request is the handler's busines
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import Broken, Failure, Malformed
-from .message import Handler, Request, Response
+from .message import Request, Response
 from .net.body import RequestBody
 from .net.channel import HEAD, SLOW, Channel
-from .net.client_address import UNTRUSTED_DROP, ClientAddress, host_line, peer_address
+from .net.client_address import UNTRUSTED_DROP, host_line, peer_address
 from .net.connections import unread
 from .net.endpoints import Endpoints
 from .net.proxy_header import read_proxy_header
-from .observe.access import AccessLog
-from .respond import date_line
+from .net.tls_info import TlsInfo
 from .respond import failure as failure_response
+from .respond import grpc_end, grpc_failure, grpc_status
+from .serving import Current, Serving
 from .upstream.relay import Tunnel
-from .wire.head import CHUNKED, CLOSE, LENGTH, NONE, Limits, Names, RequestHead, ResponseHead
+from .wire.grpc import is_call
+from .wire.head import CHUNKED, CLOSE, LENGTH, NONE, Names, RequestHead, ResponseHead
 from .wire.target import normal_path
+
+if TYPE_CHECKING:
+    from .net.h2 import Multiplex, Stream
 
 #: How long a client that was refused may go on sending before it is cut off, so that it can read why.
 _LINGER: Final = 2.0
 
 _UNTRUSTED: Final = Names(UNTRUSTED_DROP)
-
-
-class Serving:
-    """What a listener's connections need of the current generation; replaced whole by a reload."""
-
-    __slots__ = (
-        "addresses",
-        "body_timeout",
-        "date",
-        "ended",
-        "event",
-        "handler",
-        "header_timeout",
-        "idle_timeout",
-        "limits",
-        "log",
-        "name",
-        "on_failure",
-        "proxy_protocol",
-        "scheme",
-        "write_timeout",
-    )
-
-    def __init__(
-        self, name: str, settings: Any, handler: Handler, log: AccessLog | None, event: Callable[..., None]
-    ) -> None:
-        self.name = name
-        self.scheme = "http"
-        self.handler = handler
-        self.log = log  # None: off
-        self.event = event
-        self.date = date_line  # the Date field of answers that have none
-        self.on_failure: Callable[[Request, Response], None] | None = None
-        self.limits = Limits(settings.max_header_size, settings.max_headers, settings.max_target_size)
-        self.proxy_protocol: str = settings.proxy_protocol
-        self.header_timeout: float = settings.header_timeout
-        self.body_timeout: float = settings.body_timeout
-        self.write_timeout: float = settings.write_timeout
-        self.idle_timeout: float = settings.idle_timeout
-        self.addresses = ClientAddress(settings.trusted_proxies)
-        self.ended = (
-            False  # the listener is gone, or the process drains: connections end after their exchange
-        )
-
-
-class Current:
-    """Where connections find what serves them now; a reload puts another Serving in."""
-
-    __slots__ = ("serving",)
-
-    def __init__(self, serving: Serving) -> None:
-        self.serving = serving
 
 
 class Session:
@@ -94,9 +47,11 @@ class Session:
         "_fixed",
         "_idle",
         "_known",
+        "_multiplex",
         "_now",
         "_peer",
         "_port",
+        "_tls",
         "_trusted",
     )
 
@@ -114,17 +69,97 @@ class Session:
         self._fixed = b""
         self._trusted = False
         self._endpoints: Endpoints | None = None  # what a balancer told
+        self._tls: TlsInfo | None = None
+        self._multiplex: Multiplex | None = None  # of a connection that speaks HTTP/2
 
     def run(self) -> None:
-        """Serve until the connection ends. Closes nothing on a clean end: the caller owns the channel."""
+        """Serve until the connection ends. A plain channel that ends well is left to the caller to close."""
         serving = self._current.serving
         try:
             if serving.proxy_protocol != "off" and not self._read_proxy_header(serving):
+                return
+            if serving.tls is not None:
+                self._run_secure(serving)
                 return
             while self._exchange(self._current.serving):
                 pass
         except Broken:
             self._channel.abort()
+
+    def _run_secure(self, serving: Serving) -> None:
+        assert serving.tls is not None
+        plain = self._channel
+        try:
+            channel = serving.tls.secure(plain, serving.header_timeout)
+        except Failure as failure:
+            if failure.reason == "plain_http":
+                self._refuse(serving, failure)
+            elif failure.reason != "client_gone":
+                serving.event(
+                    "tls_handshake_failed", peer=self._client, listener=serving.name, error=failure.detail
+                )
+            return
+        # From here on the connection is this channel's.
+        self._channel = channel
+        try:
+            self._tls = TlsInfo.of(channel)
+            if channel.alpn == b"h2":
+                self._run_streams(serving)
+            else:
+                while self._exchange(self._current.serving):
+                    pass
+        except Broken:
+            channel.abort()
+        finally:
+            channel.close()
+
+    def _run_streams(self, serving: Serving) -> None:
+        """Serve a connection that speaks HTTP/2: each stream has a session of its own."""
+        from .net.h2 import Multiplex  # who does not use it need not have it in memory
+
+        multiplex = self._multiplex = Multiplex(
+            self._channel,
+            serving.limits,
+            self._serve_stream,
+            max_streams=serving.max_streams,
+            header_timeout=serving.header_timeout,
+            write_timeout=serving.write_timeout,
+            idle_timeout=serving.idle_timeout,
+        )
+        try:
+            multiplex.run()
+        except BaseException:
+            multiplex.kill()
+            raise
+        if multiplex.refused:
+            serving.event("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
+            self._channel.linger(_LINGER)
+
+    def _serve_stream(self, stream: Stream) -> None:
+        session = Session.__new__(Session)
+        session._channel = stream
+        session._peer = self._peer
+        session._port = self._port
+        session._current = self._current
+        session._now = self._now
+        session._client = self._client
+        session._endpoints = self._endpoints
+        session._tls = self._tls
+        session._known = self._known
+        session._fixed = self._fixed
+        session._trusted = self._trusted
+        session._multiplex = None
+        serving = self._current.serving
+        if serving.ended and self._multiplex is not None:
+            self._multiplex.leave()
+        try:
+            if session._exchange(serving):
+                stream.finish()
+        except Broken:
+            stream.abort()
+        self._known = session._known
+        self._fixed = session._fixed
+        self._trusted = session._trusted
 
     def _read_proxy_header(self, serving: Serving) -> bool:
         """Learn from a load balancer who the client is; False when the connection ended or is refused."""
@@ -146,7 +181,9 @@ class Session:
 
     def retire(self) -> None:
         """Close the connection if no request is on it, or has come; else it ends after its exchange."""
-        if self._idle and not self._channel.pending and not unread(self._channel):
+        if self._multiplex is not None:
+            self._multiplex.leave()
+        elif self._idle and not self._channel.pending and not unread(self._channel):
             self._channel.close()
 
     def _exchange(self, serving: Serving) -> bool:
@@ -157,6 +194,9 @@ class Session:
             code = channel.read_head(head, serving.idle_timeout, serving.header_timeout)
         except Malformed as malformed:
             self._idle = False
+            if malformed.rule == "http2_preface" and serving.http2 and self._known is None:
+                self._run_streams(serving)
+                return False
             return self._refuse(serving, malformed)
         self._idle = False
         if code != HEAD:
@@ -200,8 +240,8 @@ class Session:
                 _give_back(response)
                 response = self._failed(failed, request, serving)
                 keep = self._send(request, response, serving)
-        except Failure:
-            channel.abort()
+        except Failure as failed:
+            self._break_off(failed, request)
         except Broken as broken:
             reason = "client_write_timeout" if broken.what == "timeout" else "client_gone"
             channel.abort()
@@ -234,10 +274,24 @@ class Session:
 
     def _failed(self, error: Failure | Malformed, request: Request, serving: Serving) -> Response:
         """What a failure becomes, with the fields that the route gives every answer."""
-        response = failure_response(error, request.head.method)
+        if is_call(request.head.get(b"content-type")):
+            response = grpc_failure(error)
+            request.grpc_status = grpc_status(error)
+        else:
+            response = failure_response(error, request.head.method)
         if serving.on_failure is not None:
             serving.on_failure(request, response)
         return response
+
+    def _break_off(self, error: Failure, request: Request) -> None:
+        """End an answer that the client has got a part of, so that it does not pass for all of it."""
+        channel = self._channel
+        if channel.framed and error.blame != "client" and is_call(request.head.get(b"content-type")):
+            stream: Stream = channel  # type: ignore[assignment]
+            stream.finish(grpc_end(error))
+            request.grpc_status = grpc_status(error)
+        else:
+            channel.abort()
 
     def _request(self, head: RequestHead, serving: Serving) -> Request:
         request = Request(head, "", self._client, serving.scheme, serving.name)
@@ -251,6 +305,7 @@ class Session:
             request.drop = _UNTRUSTED
         request.client_channel = self._channel
         request.endpoints = self._endpoints
+        request.tls = self._tls
         if head.framing == CHUNKED or head.length:
             request.body = RequestBody(head, self._channel, serving.body_timeout)
         if head.version == 11:
@@ -302,7 +357,8 @@ class Session:
     def _refuse(self, serving: Serving, error: Failure | Malformed) -> bool:
         """Answer what cannot be read as a request, and end."""
         response = failure_response(error, b"GET")
-        data = response.head.render(LENGTH, False, 11, None, serving.date()) + (response.body or b"")
+        extra = serving.date() if response.reason == "plain_http" else serving.date() + serving.always
+        data = response.head.render(LENGTH, False, 11, None, extra) + (response.body or b"")
         sent = self._channel.sent
         started = self._now()
         self._channel.send(data, serving.write_timeout)

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from .config.kinds import DURATION, TEXT, checked, choice, integer, list_of
 from .config.schema import Section, option
+from .net.certificate_settings import CertificateSettings
 from .net.name_files import setup_of
 from .net.settings import ListenerSettings
 from .routing.settings import RouteSettings
@@ -70,6 +71,7 @@ class SidecarSettings(Section):
 SECTIONS: Final[tuple[type[Section], ...]] = (
     SidecarSettings,
     ListenerSettings,
+    CertificateSettings,
     UpstreamSettings,
     RouteSettings,
 )

@@ -1,13 +1,15 @@
+# cython: language_level=3, annotation_typing=False
 """One client connection whose bytes mean nothing to the proxy: a server is chosen, and both are joined.
 
 Law: nothing of the client is read before a server is chosen, but for a PROXY header where the listener takes
-them, and a ClientHello where a route asks for its name. What was read of that is passed on unchanged.
+them, and a ClientHello where a route asks for its name. What was read of that is passed on unchanged. A
+listener with certificates ends TLS here: what is inside is what is joined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .errors import Broken, Failure, Malformed
 from .message import connection
@@ -16,10 +18,14 @@ from .net.client_address import peer_address
 from .net.connections import unread
 from .net.endpoints import Endpoints
 from .net.proxy_header import read_proxy_header
+from .net.tls_info import TlsInfo
 from .observe.access import AccessLog
 from .routing.table import Router
 from .upstream.connect import Link
 from .wire.client_hello import ClientHello, Verdict
+
+if TYPE_CHECKING:
+    from .net.tls import Terminator
 
 _SHORTEST: Final = 0.001  # seconds; 0 would be no bound
 
@@ -36,6 +42,7 @@ class StreamServing:
         "proxy_protocol",
         "reads_name",
         "router",
+        "tls",
     )
 
     def __init__(
@@ -45,6 +52,7 @@ class StreamServing:
         self.router = router
         self.log = log  # None: off
         self.event = event
+        self.tls: Terminator | None = None  # None: what comes is passed on as it is
         self.proxy_protocol: str = settings.proxy_protocol
         self.header_timeout: float = settings.header_timeout
         #: Whether the name in a ClientHello decides; without, a server may be the first to speak.
@@ -68,10 +76,33 @@ class Stream:
 
     def run(self) -> None:
         """Serve until both sides have ended. The caller owns the channel."""
-        serving = self._serving
         began = self._now()
-        if serving.proxy_protocol != "off" and not self._read_proxy_header():
+        if self._serving.proxy_protocol != "off" and not self._read_proxy_header():
             return
+        if self._serving.tls is None:
+            self._join(began)
+        elif self._secure(self._serving.tls):
+            try:
+                self._join(began)
+            finally:
+                self._channel.close()
+
+    def _secure(self, tls: Terminator) -> bool:
+        """Shake hands; False when that fails. Else the connection is another channel's, which is ours."""
+        serving, request = self._serving, self._request
+        try:
+            channel = tls.secure(self._channel, serving.header_timeout)
+        except Failure as failure:
+            name, peer = serving.name, request.client
+            serving.event("tls_handshake_failed", peer=peer, listener=name, error=failure.detail)
+            return False
+        self._channel = request.client_channel = channel
+        self._header = 0
+        request.tls = TlsInfo.of(channel)
+        return True
+
+    def _join(self, began: float) -> None:
+        serving = self._serving
         reason = ""
         try:
             reason = self._serve()
@@ -114,7 +145,7 @@ class Stream:
         """The reason for which the connection ended, empty when both sides ended it. Raises Failure."""
         serving, request = self._serving, self._request
         if serving.reads_name:
-            request.host = self._server_name()
+            request.host = self._server_name() if request.tls is None else request.tls.sni
         self._waits = False
         route = serving.router.choose(request)
         if route is None:

@@ -81,6 +81,36 @@ def _match(name: str) -> Getter:
     return get
 
 
+def _tls(name: str) -> Getter:
+    key = name.removeprefix(_TLS_PREFIX)
+
+    def get(request: Request) -> str:
+        tls = request.tls
+        return "" if tls is None else str(tls.text(key))
+
+    return get
+
+
+_TLS_PREFIX: Final = "tls."
+#: What is known of the client's TLS connection; net.tls_info has the values.
+_TLS: Final[dict[str, str]] = {
+    "tls.version": "Version of TLS, such as TLSv1.3; this and all of tls are empty without TLS.",
+    "tls.cipher": "Cipher suite, by OpenSSL's name.",
+    "tls.sni": "Name that the client asked for in the handshake.",
+    "tls.alpn": "Protocol agreed upon in the handshake: h2 or http/1.1; empty when the client offers none.",
+    "tls.resumed": "on when the handshake resumed an earlier session, else off.",
+    "tls.client_verify": "none without a client certificate, success, or failed: and why.",
+    "tls.client_subject": "Subject of the client's certificate (RFC 4514), like all below only if verified.",
+    "tls.client_issuer": "Its issuer (RFC 4514).",
+    "tls.client_serial": "Its serial number, in upper case hexadecimal digits.",
+    "tls.client_fingerprint": "Its SHA-256, in lower case hexadecimal digits.",
+    "tls.client_san": "All its alternative names: DNS names, URIs, addresses, mail addresses.",
+    "tls.client_dns": "Its DNS names.",
+    "tls.client_uri": "Its URIs.",
+    "tls.client_spiffe": "Its SPIFFE ID, if it has one and no other URI.",
+    "tls.client_certificate": "The certificate itself: PEM, percent-encoded.",
+    "tls.client_not_after": "When it expires, in seconds since 1970.",
+}
 _PLAIN: Final[dict[str, Getter]] = {
     "client_ip": lambda request: request.client,
     "host": lambda request: request.host,
@@ -91,6 +121,7 @@ _PLAIN: Final[dict[str, Getter]] = {
     "request_uri": lambda request: _text(request.head.origin),
     "listener": lambda request: request.listener,
     "route": lambda request: "" if request.route is None else str(request.route.name),
+    **{name: _tls(name) for name in _TLS},
 }
 _FAMILIES: Final[dict[str, Callable[[str], Getter]]] = {
     "header": _header,
@@ -114,6 +145,7 @@ VARIABLES: Final[dict[str, str]] = {
     "cookie.x": "Value of the cookie x.",
     "query.x": "Decoded value of the first query parameter x.",
     "match.x": "What the group x of the route's regex matched.",
+    **_TLS,
 }
 
 
@@ -221,14 +253,17 @@ def _getter(variable: str) -> Getter:
 
 def _suggestion(variable: str) -> str:
     prefix, dot, name = variable.partition(".")
-    if dot:
+    if prefix == "tls":
+        near = difflib.get_close_matches(variable, _TLS, 1, 0.0)
+    elif dot:
         families = difflib.get_close_matches(prefix, _FAMILIES, 1, 0.5)
         near = [f"{families[0]}.{name or 'x'}"] if families else []
     else:
         near = difflib.get_close_matches(variable, _PLAIN, 1, 0.5)
     if near:
         return f"did you mean {{{near[0]}}}?"
-    return "known are " + ", ".join(f"{{{known}}}" for known in VARIABLES)
+    known = [*(name for name in VARIABLES if name not in _TLS), "tls.x"]
+    return "known are " + ", ".join(f"{{{name}}}" for name in known)
 
 
 TEMPLATE: Final[Kind[Template]] = Kind("text with {variables}", Template.parse, str)

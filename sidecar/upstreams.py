@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .config.addresses import Address
 from .kept import Kept
@@ -19,30 +19,30 @@ from .runtime import World
 from .upstream.balance.least_time import observe
 from .upstream.breaker import Breaker, BreakerOptions
 from .upstream.budget import Budget
+from .upstream.calls import Calls
 from .upstream.concurrency import Concurrency, ConcurrencyOptions, concurrency
 from .upstream.connect import Connect, Link
+from .upstream.dialer import Secure
 from .upstream.exchange import Terms, Timeouts
 from .upstream.forward import Forward
 from .upstream.group import Group
 from .upstream.guard import Guard
 from .upstream.health import Checker, Subject
 from .upstream.health import new_state as new_state_of
-from .upstream.introduction import introduced, introduction
-from .upstream.making import balancer, make_server
+from .upstream.introduction import introduction, own_introduction
+from .upstream.making import balancer, make_pool, make_server, response_limits
 from .upstream.mirror import Mirror
 from .upstream.outlier import Outlier
 from .upstream.retry import Retry
-from .upstream.roster import Check, Roster
+from .upstream.roster import Check, Place, Roster
 from .upstream.server import Server
 from .upstream.servers import Spot, is_watched, spots
 from .upstream.settings import UpstreamSettings
 from .upstream.split import Split
 from .upstream.sticky import Sticky
-from .wire.head import Limits
 
-#: Fields of a response head, and bytes of its first line.
-_MOST_FIELDS: Final = 1000
-_LONGEST_LINE: Final = 8192
+if TYPE_CHECKING:
+    from .upstream.trust import Examined, Follow, Trust, TrustWatch
 
 
 class Surroundings(NamedTuple):
@@ -50,6 +50,7 @@ class Surroundings(NamedTuple):
 
     world: World
     secret: bytes  # signs what the configuration gives no key for
+    follow: Follow | None = None  # watches files; None: they are read once
 
     @property
     def now(self) -> Callable[[], float]:
@@ -61,10 +62,17 @@ class Upstream:
     """An upstream of one generation, and the handlers that end routes at it."""
 
     def __init__(
-        self, name: str, settings: UpstreamSettings, kept: Kept, names: Names, around: Surroundings
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        kept: Kept,
+        names: Names,
+        around: Surroundings,
+        trust: Trust | None = None,
     ) -> None:
         # Servers that hear who the client is, and those that do not, have no connection in common.
-        roster = kept.claim(("upstream", name, settings.send_proxy), Roster)
+        # Neither have those that are trusted for different reasons.
+        roster = kept.claim(("upstream", name, settings.send_proxy, *settings.trust_key), Roster)
         guard = _guard(name, settings, kept, around)
         outlier = _outlier(name, settings, kept, around)
         self.name = name
@@ -76,7 +84,8 @@ class Upstream:
         self._guard = guard
         self._outlier = outlier
         self._introduce = introduction(settings.send_proxy)
-        self._ends: dict[tuple[object, ...], Forward] = {}
+        self._trust = trust
+        self._ends: dict[tuple[object, ...], Handler] = {}
         self._links: dict[tuple[object, ...], Connect] = {}
         self._names = {
             server.address: _watched(server.address, kept, names)
@@ -140,12 +149,22 @@ class Upstream:
 
     def _server(self, spot: Spot) -> Server:
         own = self._settings
-        new_state = partial(new_state_of, own)
-        member = self._roster.member(spot.addresses, self._keepalive, own.keepalive_timeout, new_state)
+        secure = self._secure(spot)
+        new_pool = partial(make_pool, own, spot, self._keepalive, secure, self._around.world)
+        member = self._roster.member(_place(spot, secure), new_pool, partial(new_state_of, own))
         return make_server(spot, member.pool, member.state)
+
+    def _secure(self, spot: Spot) -> Secure | None:
+        """How TLS is spoken with a server; None: it is not."""
+        own = self._settings
+        if self._trust is None:
+            return None
+        return Secure(self._trust, own.server_name(spot.server.address), own.is_multiplexed)
 
     def serve(self) -> None:
         """This is what counts from now on."""
+        if self._trust is not None:
+            self._trust.renewed = self._roster.refresh
         for name in self._names.values():
             name.subscribe(self._renew)
         if self._departures != self._roster.departures:
@@ -166,7 +185,7 @@ class Upstream:
     def _serve(self) -> None:
         own = self._settings
         checks = {
-            spot.addresses: self._check(spot, server)
+            _place(spot, self._secure(spot)): self._check(spot, server)
             for spot, server in zip(self._spots, self._group.servers, strict=True)
         }
         self._roster.left = self._left
@@ -178,7 +197,9 @@ class Upstream:
         own, settings = self._settings, spot.server
         if own.health_check is None or settings.down:
             return None
-        connect = introduced(own.send_proxy, server.pool.connect)
+        pool, check = server.pool, own.health_check
+        first = own_introduction(own.send_proxy)
+        connect = partial(pool.open if check.is_tcp else pool.ask, first=first)
         subject = Subject(
             self.name, server.name, settings.address, server.state, connect, self._roster.count_left
         )
@@ -188,7 +209,7 @@ class Upstream:
         now = self._around.now()
         return sum(server.is_fit(now) for server in self._group.servers)
 
-    def end(self, route: RouteSettings) -> Forward:
+    def end(self, route: RouteSettings) -> Handler:
         """The handler for a route. Those that ask for the same share one: there may be very many."""
         key = (
             route.connect_timeout,
@@ -224,24 +245,36 @@ class Upstream:
             _either(route.tunnel_timeout, own.tunnel_timeout),
             own.attempt_timeout,
         )
-        limits = Limits(own.max_header_size, _MOST_FIELDS, _LONGEST_LINE)
-        terms = Terms(timeouts, limits, self._around.now, route.upgrade, self._retry.counted)
+        terms = Terms(timeouts, response_limits(own), self._around.now, route.upgrade, self._retry.counted)
         terms.introduce = self._introduce
+        terms.may_refuse = own.is_multiplexed
         return terms
 
-    def _forward(self, route: RouteSettings) -> Forward:
+    def _forward(self, route: RouteSettings) -> Handler:
         buffer = route.buffer_size if route.buffering else 0
-        return Forward(self._group, self._retry, self._terms(route), buffer, self._guard)
+        forward = Forward(self._group, self._retry, self._terms(route), buffer, self._guard)
+        return Calls(forward, self._retry.body) if self._settings.is_multiplexed else forward
 
 
 class Upstreams:
     """All upstreams of one generation."""
 
     def __init__(
-        self, settings: dict[str, UpstreamSettings], kept: Kept, names: Names, around: Surroundings
+        self,
+        settings: dict[str, UpstreamSettings],
+        kept: Kept,
+        names: Names,
+        around: Surroundings,
+        trusts: Examined | None = None,
     ) -> None:
+        """`trusts`: of those that speak TLS. Raises ConfigurationError when one's files cannot be used."""
         self._tasks = around.world.tasks
-        self._all = {name: Upstream(name, own, kept, names, around) for name, own in settings.items()}
+        self._trusts = {} if trusts is None else trusts.claim(settings, kept, around.world)
+        self._all = {
+            name: Upstream(name, own, kept, names, around, self._trusts.get(name))
+            for name, own in settings.items()
+        }
+        self._watch = _watch(kept, around) if self._trusts else None
 
     def wait(self, until: float) -> None:
         """Give names that are new until that moment to be known."""
@@ -278,6 +311,13 @@ class Upstreams:
         """These are what counts from now on."""
         for upstream in self._all.values():
             upstream.serve()
+        if self._watch is not None:
+            self._watch.serve(list(self._trusts.values()))
+
+    def look(self) -> None:
+        """Take into use what is new in the files that say whom to believe (waits)."""
+        if self._watch is not None:
+            self._watch.look()
 
     def retire(self) -> None:
         """Others are what counts."""
@@ -295,6 +335,19 @@ class Upstreams:
         """The servers of an upstream as they are written; none when there is no such upstream."""
         upstream = self._all.get(name)
         return set() if upstream is None else upstream.written
+
+
+def _watch(kept: Kept, around: Surroundings) -> TrustWatch | None:
+    follow = around.follow
+    if follow is None:
+        return None
+    from .upstream.trust import TrustWatch
+
+    return kept.claim(("trust watch",), lambda: TrustWatch(follow))
+
+
+def _place(spot: Spot, secure: Secure | None) -> Place:
+    return spot.addresses if secure is None else (*spot.addresses, secure.server_name)
 
 
 def _watched(address: Address, kept: Kept, names: Names) -> Name:

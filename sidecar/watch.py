@@ -1,30 +1,28 @@
-"""Notices that the drop-in directory may say something else than before.
+"""Notices that files may say something else than before: the drop-ins, or those that they name.
 
 Law: no change is lost. What cannot be told apart from a change counts as one.
 
-The kernel reports changes of directories (inotify). Which directories matter follows from the path of the
-drop-in directory and the links in it, so it is found out anew after every change. Where the kernel cannot
-report, contents are compared every few seconds.
+The kernel reports changes of directories (inotify). Which directories matter follows from the paths and the
+links on them, so it is found out anew after every change. Where the kernel cannot report, contents are
+compared every few seconds.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
-import stat
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent.event import Event
 
-from .config.ini import MAX_FILE_SIZE, printable
+from .config.ini import printable
+from .paths import Scan, is_drop_in
 from .runtime import Tasks
 
 #: Seconds between two comparisons where the kernel does not report changes.
@@ -35,7 +33,6 @@ _HOLD: Final = 0.5
 
 _PAUSE: Final = 0.05  # seconds after a change: whatever happens in the directory, scans cost little
 _ROUNDS: Final = 8  # scans until two agree; a directory that is still in motion gets another round
-_MAX_LINKS: Final = 40  # in one path, as the kernel allows
 
 # Constants of <sys/inotify.h>.
 _ATTRIB: Final = 0x4
@@ -58,13 +55,6 @@ _READ_SIZE: Final = 65536
 
 #: Another scan finds out what became of a directory that is gone.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-#: File systems on which others make changes that this kernel does not see. The overlay of a container is
-#: not one of them: what is changed through it is reported, and nobody may change what lies under it.
-_BLIND: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "gfs2", "lustre", "ocfs2"}
-    | {"prl_fs", "vboxsf", "virtiofs", "vmhgfs"}
-)
 
 
 class _Inotify:
@@ -110,135 +100,6 @@ def _events(data: bytes) -> Iterator[tuple[int, int, str]]:
         at += length
 
 
-# What to watch ---------------------------------------------------------------------------------------------
-
-
-class _Scan(NamedTuple):
-    """The directories that matter, by their real paths."""
-
-    names: dict[str, set[str]]  # directory → the entries that matter in it
-    vital: set[str]  # directories that hold drop-ins, links on the way, or the place of something missing
-    home: str  # the drop-in directory; empty: there is none
-    blind: str  # file system that does not report every change; empty: all do
-
-
-def _is_drop_in(name: str) -> bool:
-    return name.endswith(".ini") and name[0] != "."
-
-
-class _Scanner:
-    """Follows paths and remembers what they depend on."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, set[str]] = {}
-        self.vital: set[str] = set()
-
-    def scan(self, directory: str) -> _Scan:
-        """Everything that `directory`, an absolute path, and its drop-ins depend on."""
-        home = self.follow(directory)
-        try:
-            entries = sorted(os.listdir(home)) if home else []
-        except OSError:
-            entries, home = [], home if os.path.isdir(home) else ""
-        if home:
-            self._need(home)
-        for name in entries:
-            if _is_drop_in(name) and os.path.islink(os.path.join(home, name)):
-                self.follow(os.path.join(home, name))
-        return _Scan(self.names, self.vital, home, _blind(self.vital))
-
-    def follow(self, path: str) -> str:
-        """The real path; empty when it leads nowhere."""
-        parts = deque(part for part in path.split("/") if part)
-        here, links = "/", 0
-        while parts:
-            name = parts.popleft()
-            if name in (".", ".."):
-                here = os.path.dirname(here) if name == ".." else here
-                continue
-            self.names.setdefault(here, set()).add(name)
-            full = os.path.join(here, name)
-            target = _target(full)
-            if target is None or links > _MAX_LINKS:
-                self._need(here)
-                return ""
-            if target:
-                links += 1
-                self._need(here)
-                parts.extendleft(reversed([part for part in target.split("/") if part]))
-                here = "/" if target.startswith("/") else here
-            elif parts and not os.path.isdir(full):
-                self._need(here)
-                return ""
-            else:
-                here = full
-        self._need(os.path.dirname(here))
-        return here
-
-    def _need(self, directory: str) -> None:
-        self.names.setdefault(directory, set())
-        self.vital.add(directory)
-
-
-def _target(path: str) -> str | None:
-    """What a link points to; empty when it is no link; None when there is nothing to see."""
-    try:
-        return os.readlink(path) if stat.S_ISLNK(os.lstat(path).st_mode) else ""
-    except OSError:
-        return None
-
-
-def _blind(directories: Iterable[str]) -> str:
-    """The name of the first file system among those of `directories` that does not report every change."""
-    kinds = _file_systems()
-    for directory in sorted(directories):
-        try:
-            kind = kinds.get(os.stat(directory).st_dev, "")
-        except OSError:
-            continue
-        if kind in _BLIND or (kind.startswith("fuse") and kind != "fuseblk"):
-            return kind
-    return ""
-
-
-def _file_systems() -> dict[int, str]:
-    """Device number → name of the file system, of all that is mounted; empty where nobody tells."""
-    found = {}
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        before, _, after = line.partition(b" - ")
-        major, _, minor = before.split()[2].partition(b":")
-        found[os.makedev(int(major), int(minor))] = os.fsdecode(after.split()[0])
-    return found
-
-
-def _contents(directory: str) -> bytes:
-    """A digest of the names and bytes of the drop-ins, or of why they cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        names = sorted(filter(_is_drop_in, os.listdir(directory)))
-    except OSError as error:
-        return str(error.errno).encode()
-    for name in names:
-        digest.update(b"%d:%b" % (len(os.fsencode(name)), os.fsencode(name)))
-        digest.update(_content(os.path.join(directory, name)))
-    return digest.digest()
-
-
-def _content(path: str) -> bytes:
-    try:
-        # Without O_NONBLOCK a FIFO with a matching name would stop the comparison for good.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return b"no file"
-            return hashlib.sha256(file.read(MAX_FILE_SIZE + 1)).digest()
-    except OSError as error:
-        return str(error.errno).encode()
-
-
 # Watching --------------------------------------------------------------------------------------------------
 
 
@@ -250,8 +111,20 @@ class _News(IntEnum):
     CHANGED = 2
 
 
+class Watched(Protocol):
+    """What may change: `paths.DropIns` or `paths.Files`. Its methods block."""
+
+    name: str  # for people
+
+    def scan(self) -> Scan:
+        """Everything that it depends on."""
+
+    def contents(self) -> bytes:
+        """A digest: another one when it has changed."""
+
+
 class Watch:
-    """Calls `on_change()` when the drop-ins of `directory` may have changed, and once at the start.
+    """Calls `on_change()` when `watched` may have changed, and once at the start.
 
     It is called in a task. `event(name, **fields)` is told of `watch_degraded`: contents are compared every
     `interval` seconds, too, because the kernel does not report every change.
@@ -259,12 +132,12 @@ class Watch:
 
     def __init__(
         self,
-        directory: Path,
+        watched: Watched,
         on_change: Callable[[], None],
         event: Callable[..., None],
         interval: float = POLL_INTERVAL,
     ) -> None:
-        self._directory = os.path.abspath(directory)
+        self._subject = watched
         self._on_change = on_change
         self._event = event
         self._interval = interval
@@ -296,7 +169,7 @@ class Watch:
             self._news = _News.NONE
             self._settle()
             if self._cause:
-                self._seen = _in_thread(_contents, self._directory)
+                self._seen = _in_thread(self._subject.contents)
             self._on_change()
             gevent.sleep(_PAUSE)
             self._await_news()
@@ -305,7 +178,7 @@ class Watch:
         while self._news is not _News.CHANGED:
             if self._wake.wait(self._patience()):
                 self._wake.clear()
-            elif self._news is _News.CREATED or _in_thread(_contents, self._directory) != self._seen:
+            elif self._news is _News.CREATED or _in_thread(self._subject.contents) != self._seen:
                 return
 
     def _patience(self) -> float | None:
@@ -319,18 +192,18 @@ class Watch:
         """Watch what matters. A change between the look and the watch shows in a second look."""
         before = None
         for _ in range(_ROUNDS):
-            scan = _in_thread(_Scanner().scan, self._directory)
+            scan = _in_thread(self._subject.scan)
             if scan == before:
                 return
             cause = self._place(scan)
             if cause and not self._cause:
-                name = printable(Path(self._directory))
+                name = self._subject.name
                 self._event("watch_degraded", directory=name, cause=cause, interval=self._interval)
             self._cause = cause
             before = scan
         self._news = _News.CHANGED
 
-    def _place(self, scan: _Scan) -> str:
+    def _place(self, scan: Scan) -> str:
         """Put the watches where `scan` wants them; why some changes will not be reported, or nothing."""
         try:
             inotify = self._inotify or self._open()
@@ -379,7 +252,7 @@ class Watch:
             return _News.NONE
         if not name:
             return _News.CHANGED if mask & _OWN_CHANGE else _News.NONE
-        if name not in names and not (watch == self._home and _is_drop_in(name)):
+        if name not in names and not (watch == self._home and is_drop_in(name)):
             return _News.NONE
         return _News.CREATED if mask & _CREATE else _News.CHANGED
 

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 
 import sidecar
 from sidecar import __main__ as entry
 from sidecar import cli
 from sidecar.errors import ConfigurationError
+from sidecar.routing.asked import Question
 
 GOOD = "[listener public]\nbind = 127.0.0.1:0\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
 BAD = "[listener public]\nbind = 127.0.0.1\n[sidecar]\nlog_level = loud\n"
@@ -52,7 +55,7 @@ def test_check_counts_what_it_found(conf: Path, install: Install, capsys: pytest
     install("app", check=lambda configuration: ([], ["app: one server only"]))
     assert cli.main(["check", "--conf", str(conf)]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{conf}: ok: 1 listener, 1 upstream, 0 routes\n"
+    assert out == f"{conf}: ok: 1 listener, 0 certificates, 1 upstream, 0 routes\n"
     assert err == "warning: app: one server only\n"
 
 
@@ -94,7 +97,7 @@ def test_check_writes_json(conf: Path, install: Install, capsys: pytest.CaptureF
             "ok": True,
             "mistakes": [],
             "warnings": ["odd"],
-            "sections": {"listener": 1, "upstream": 1, "route": 0},
+            "sections": {"listener": 1, "certificate": 0, "upstream": 1, "route": 0},
         },
         "",
     )
@@ -133,7 +136,7 @@ def test_check_dials_the_servers_when_asked_to(
 
     install("app", check=lambda configuration: ([], []))
     install("probing", probe=probe)
-    good = f"{conf}: ok: 1 listener, 1 upstream, 0 routes\n"
+    good = f"{conf}: ok: 1 listener, 0 certificates, 1 upstream, 0 routes\n"
     assert cli.main(["check", "--conf", str(conf)]) == 0
     assert (capsys.readouterr().out, calls) == (good, [])
     assert cli.main(["check", "--probe", "--conf", str(conf)]) == 0
@@ -188,26 +191,56 @@ def test_show_writes_ini_or_json(conf: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_explain_passes_the_question_on(
-    conf: Path, install: Install, capsys: pytest.CaptureFixture[str]
+    conf: Path, install: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    asked: list[tuple[Question, str | None]] = []
+
     class Explanation:
-        def __init__(self, configuration: object, *question: object) -> None:
-            self.question = question
+        def __init__(self, configuration: object, question: Question, listener: str | None) -> None:
+            asked.append((question, listener))
 
         def __str__(self) -> str:
-            return repr(self.question)
+            return "explained"
 
         def as_dict(self) -> dict[str, object]:
-            return {"question": self.question}
+            return {"is": "explained"}
 
-    install("routing.explain", explain=Explanation)
+    install("routing.explain", answer=Explanation)
     assert cli.main(["explain", "http://a/b", "--conf", str(conf)]) == 0
-    assert capsys.readouterr().out == "('GET', 'http://a/b', [], '127.0.0.1', None)\n"
+    assert capsys.readouterr().out == "explained\n"
     more = ["-H", "X-A: 1", "-H", "x-b:2:3", "--client", "::0001", "--listener", "public", "--json"]
+    issued = trustme.CA().issue_cert("me@example.org").cert_chain_pems[0]
+    issued.write_to_path(str(tmp_path / "me.pem"))
+    more += ["--tls-sni", "a", "--client-cert", str(tmp_path / "me.pem")]
     assert cli.main(["explain", "PUT", "/b", *more, "--conf", str(conf)]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "question": ["PUT", "/b", [["X-A", "1"], ["x-b", "2:3"]], "::1", "public"]
-    }
+    assert json.loads(capsys.readouterr().out) == {"is": "explained"}
+    shown = ssl.PEM_cert_to_DER_cert(issued.bytes().decode())
+    assert asked == [
+        (Question("GET", "http://a/b", (), "127.0.0.1"), None),
+        (Question("PUT", "/b", (("X-A", "1"), ("x-b", "2:3")), "::1", "a", shown), "public"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"nothing", "is no certificate (PEM): it has no CERTIFICATE block"),
+        (
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n",
+            "is no certificate (PEM): certificate 1 of the file has no END",
+        ),
+    ],
+)
+def test_a_client_certificate_must_be_one(
+    data: bytes | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "me.pem"
+    if data is not None:
+        file.write_bytes(data)
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "/", "--client-cert", str(file)])
+    assert told in capsys.readouterr().err
 
 
 def test_serving_commands_return_the_status_of_the_server(conf: Path, install: Install) -> None:

@@ -72,6 +72,15 @@ def test_an_abandoned_round_closes_what_it_made_and_keeps_what_was_there() -> No
     assert not old.closed
 
 
+def test_what_an_earlier_generation_made_is_known() -> None:
+    kept = Kept()
+    kept.begin()
+    kept.claim("a", Thing)
+    assert not kept.has("a")
+    kept.sweep()
+    assert kept.has("a") and not kept.has("b")
+
+
 def test_a_value_that_is_false_is_kept_all_the_same() -> None:
     kept = Kept()
     one, two = round_of(kept, "a", "a", make=Empty)

@@ -14,12 +14,13 @@ from typing import Any
 import gevent
 import pytest
 
-from sidecar import demo, process
+from sidecar import app, demo, process
 from sidecar.app import prepare
 from sidecar.config.merge import Configuration, load
 from sidecar.errors import ConfigurationError
 from sidecar.process import Process
 from sidecar.settings import SECTIONS
+from tests.support.certificates import Authority, Files
 from tests.support.streams import FakeServer, Peer, ServerSide, outcome, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -316,6 +317,33 @@ def test_other_signals_do_what_is_expected_of_them(world: World) -> None:
     world.signal(signal.SIGHUP)
     wait_until(lambda: world.told("reload_applied"))
     assert "HUP" in world.told("reload_applied")[0]["reason"]
+    world.signal(signal.SIGTERM)
+    outcome(greenlet)
+
+
+class Blind:
+    """A watch that sees nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def test_hup_looks_at_certificates_that_nobody_reports(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "Watch", Blind)
+    authority = Authority()
+    files = Files(tmp_path / "tls", authority.issue("a.example"))
+    _, greenlet = world.run(f"{PUBLIC}tls = site\n[certificate site]\n{files.options}{HELLO}")
+    files.rename(authority.issue("a.example"))
+    world.signal(signal.SIGHUP)
+    wait_until(lambda: world.told("certificate_renewed") and world.told("reload_unchanged"))
     world.signal(signal.SIGTERM)
     outcome(greenlet)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import REASONS, Failure, Malformed
 from sidecar.message import Response
-from sidecar.respond import PHRASES, DateLine, date_line, failure
+from sidecar.respond import PHRASES, DateLine, date_line, failure, grpc_end, grpc_failure, grpc_status
 from sidecar.runtime import FakeClock
 from sidecar.wire.head import LENGTH, NONE
 
@@ -38,7 +38,8 @@ def test_every_reason_becomes_a_response(reason: str) -> None:
     verdict = REASONS[reason]
     response = failure(Failure(reason), b"GET")
     assert response.head.status == verdict.status
-    assert response.body == f"{verdict.status} {PHRASES[verdict.status]}: {reason}\n".encode()
+    sentence = " (this port speaks TLS: use https://)" if reason == "plain_http" else ""
+    assert response.body == f"{verdict.status} {PHRASES[verdict.status]}: {reason}{sentence}\n".encode()
     assert response.head.get(b"proxy-status") == (
         f'sidecar; error={verdict.proxy_error}; details="{reason}"'.encode()
     )
@@ -124,3 +125,40 @@ def test_the_date_reads_back_as_the_second_it_was_made_in(date: float) -> None:
 def test_the_process_has_one_date() -> None:
     text = date_line().removeprefix(b"Date: ").removesuffix(b"\r\n").decode()
     assert abs((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()) < 5
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_becomes_a_grpc_status(reason: str) -> None:
+    response = grpc_failure(Failure(reason))
+    head = response.head
+    assert (head.status, head.get(b"content-type"), response.body) == (200, b"application/grpc", None)
+    assert 0 < int(head.get(b"grpc-status") or b"0") <= 16
+    assert (head.get(b"grpc-message"), response.reason) == (reason.encode(), reason)
+    assert f"error={REASONS[reason].proxy_error}".encode() in (head.get(b"proxy-status") or b"")
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("no_route", 12),
+        ("connection_refused", 14),
+        ("no_server", 14),
+        ("response_timeout", 4),
+        ("client_gone", 1),
+    ],
+)
+def test_grpc_statuses_say_what_happened(reason: str, status: int) -> None:
+    assert grpc_failure(Failure(reason)).head.get(b"grpc-status") == b"%d" % status
+
+
+def test_a_malformed_call_of_grpc_is_an_internal_error() -> None:
+    response = grpc_failure(Malformed("bad_target", 400))
+    assert response.reason == "malformed_request"
+    assert response.head.get(b"grpc-status") == b"13"
+    assert response.head.get(b"grpc-message") == b"bad_target"
+
+
+def test_a_call_that_fails_in_its_answer_ends_with_the_same_status() -> None:
+    failed = Failure("response_incomplete", "what only the log may say")
+    assert grpc_status(failed) == 14
+    assert grpc_end(failed) == b"grpc-status: 14\r\ngrpc-message: response_incomplete\r\n"

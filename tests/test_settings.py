@@ -63,5 +63,5 @@ def test_every_option_has_a_sentence_and_a_default_that_reads_back(section: type
 
 def test_the_manual_has_every_section() -> None:
     text = manual(SECTIONS)
-    for kind in ("[sidecar]", "[listener NAME]", "[upstream NAME]", "[route NAME]"):
+    for kind in ("[sidecar]", "[listener NAME]", "[certificate NAME]", "[upstream NAME]", "[route NAME]"):
         assert f"\n## {kind}\n" in text

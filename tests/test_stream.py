@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent.ssl import SSLContext
 
 from sidecar.app import Application, prepare
 from sidecar.config.merge import load
@@ -22,8 +23,9 @@ from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
 from sidecar.settings import SECTIONS
 from sidecar.wire.proxy_protocol import parse, render
+from tests.support.certificates import Authority, Files
 from tests.support.live import free_port
-from tests.support.streams import FakeServer, Peer, ServerSide, now, settle, wait_until
+from tests.support.streams import FakeServer, Peer, ServerSide, settle, wait_until, world
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -37,7 +39,7 @@ class Edge:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._closing: list[Any] = []
         log = AccessLog(self, "json", FakeClock())
-        self.application = Application(self._event, lambda: log, now)
+        self.application = Application(world(self._event), lambda: log)
 
     def write(self, line: bytes) -> None:
         self.records.append(json.loads(line))
@@ -448,9 +450,11 @@ def test_a_route_without_a_log(edge: Edge):
 SNI = "[route wild]\nlistener = edge\nsni = *.example.org\nupstream = wild\n"
 
 
-def by_name(edge: Edge, *names: str, rest: bool = True, listener: str = "") -> dict[str, FakeServer]:
+def by_name(
+    edge: Edge, *names: str, rest: bool = True, listener: str = "", script: Any = answer
+) -> dict[str, FakeServer]:
     """Routes by name, each to a server of its own; those without a name to `rest`."""
-    servers = {name: edge.server(*[answer] * 4) for name in (*names, "rest")}
+    servers = {name: edge.server(*[script] * 4) for name in (*names, "rest")}
     text = f"[listener edge]\nbind = 127.0.0.1:0\nprotocol = tcp\n{listener}\n"
     for at, (name, server) in enumerate(servers.items()):
         sni = f"sni = {name}\n" if name != "rest" else ""
@@ -699,3 +703,76 @@ def test_descriptors_of_our_own_do_not_speak_against_a_server(edge: Edge, monkey
         assert edge.connect().read_all() == b""
     assert edge.record()["reason"] == "descriptors_exhausted"
     assert (member.state.fails, member.state.active) == (0, 0)
+
+
+# TLS that ends here -----------------------------------------------------------------------------------------
+
+
+def give_back(side: ServerSide) -> None:
+    """Send what comes."""
+    while data := side.sock.recv(65536):
+        side.send(data)
+
+
+class Inside:
+    """A client of what is inside TLS."""
+
+    def __init__(self, peer: Peer, authority: Authority, name: str, protocol: str = "") -> None:
+        context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=authority.pem.decode())
+        if protocol:
+            context.set_alpn_protocols([protocol])
+        self.sock = context.wrap_socket(peer.sock, server_hostname=name)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def secured(folder: Path, authority: Authority) -> tuple[str, str]:
+    """(the option of a listener, the section of its certificate)."""
+    files = Files(folder / "tls", authority.issue("*.example.org", "other.example"))
+    return "tls = site\nheader_timeout = 1s\n", f"[certificate site]\n{files.options}"
+
+
+@pytest.mark.parametrize("protocol", ["", "imap"])
+def test_what_is_inside_tls_goes_through(edge: Edge, authority: Authority, tmp_path: Path, protocol: str):
+    listener, certificate = secured(tmp_path, authority)
+    edge.serve(edge.server(give_back), listener=listener, more=certificate)
+    client = Inside(edge.connect(), authority, "a.example.org", protocol)
+    data = os.urandom(300_000)
+    writer = gevent.spawn(client.sock.sendall, data)
+    received = b""
+    while len(received) < len(data):
+        received += client.sock.recv(65536)
+    writer.get()
+    assert received == data
+    client.sock.close()
+    record = edge.record()
+    assert (record["received"], record["sent"]) == (len(data), len(data))
+
+
+def test_the_name_in_the_handshake_decides(edge: Edge, authority: Authority, tmp_path: Path):
+    listener, certificate = secured(tmp_path, authority)
+    servers = by_name(edge, "app.example.org", listener=f"{listener}{certificate}", script=give_back)
+    for name, expected in (("app.example.org", "app.example.org"), ("other.example", "rest")):
+        client = Inside(edge.connect(), authority, name)
+        client.sock.sendall(b"x")
+        assert client.sock.recv(1) == b"x"
+        assert len(servers[expected].connections) == 1
+        client.sock.close()
+    wait_until(lambda: len(edge.records) == 2)
+    assert [record["sni"] for record in edge.records] == ["app.example.org", "other.example"]
+
+
+def test_a_handshake_that_fails_is_told_and_reaches_nobody(edge: Edge, authority: Authority, tmp_path: Path):
+    listener, certificate = secured(tmp_path, authority)
+    server = edge.server(give_back)
+    edge.serve(server, listener=listener, more=certificate)
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello"):
+        client = edge.connect()
+        client.send(data)
+        client.read_all()
+    wait_until(lambda: [name for name, _ in edge.events].count("tls_handshake_failed") == 2)
+    assert (server.connections, edge.records) == ([], [])

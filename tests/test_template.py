@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.net.tls_info import FACTS, Parameters, Shown, TlsInfo
 from sidecar.template import TEMPLATE, VARIABLES, Template, field_value
 
 
@@ -33,6 +34,7 @@ def request(origin: bytes = b"/", fields: list[tuple[bytes, bytes]] | None = Non
         "listener": "public",
         "route": None,
         "match": None,
+        "tls": TlsInfo(Parameters("TLSv1.3", "TLS_AES_128_GCM_SHA256", "app.example"), Shown()),
     }
     return SimpleNamespace(**(values | changes))
 
@@ -57,6 +59,8 @@ def request(origin: bytes = b"/", fields: list[tuple[bytes, bytes]] | None = Non
         ("{query.a}", "1"),
         ("{query.b}", " "),
         ("{match.id}", "7"),
+        ("{tls.version} {tls.sni}", "TLSv1.3 app.example"),
+        ("{tls.client_verify}|{tls.client_subject}", "none|"),
         ("{scheme}://{host}{request_uri}#", "https://example.org/a%2Fb?a=1&b=%20#"),
     ],
 )
@@ -113,7 +117,9 @@ def test_doubled_braces_are_braces(text: str, expected: str) -> None:
         ("{clientip}", "did you mean {client_ip}?"),
         ("{headers.x-a}", "did you mean {header.x-a}?"),
         ("{zzz}", "known are {client_ip}"),
-        ("{tls.sni}", "known are {client_ip}"),
+        ("{tls.client_subjekt}", "did you mean {tls.client_subject}?"),
+        ("{tls.}", "did you mean {tls."),
+        ("{zzz}", "known are {client_ip}"),
         ("{}", "known are {client_ip}"),
         ("{ host }", "did you mean {host}?"),
         ("{header.}", "needs a name after the dot"),
@@ -151,6 +157,15 @@ def test_bytes_that_are_not_utf8_come_back_unchanged() -> None:
 def test_every_variable_of_the_manual_exists() -> None:
     for variable in VARIABLES:
         assert isinstance(Template.parse(f"{{{variable}}}").render(request()), str)
+
+
+def test_every_fact_of_a_tls_connection_is_a_variable() -> None:
+    assert {variable for variable in VARIABLES if variable.startswith("tls.")} == {f"tls.{f}" for f in FACTS}
+
+
+def test_without_tls_its_variables_are_empty() -> None:
+    for fact in FACTS:
+        assert Template.parse(f"<{{tls.{fact}}}>").render(request(tls=None)) == "<>"
 
 
 def test_templates_of_one_text_are_equal() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.config.merge import load
-from sidecar.errors import Failure
+from sidecar.errors import ConfigurationError, Failure
 from sidecar.kept import Kept
 from sidecar.message import Handler, Response
 from sidecar.net.names import Names
@@ -19,10 +19,13 @@ from sidecar.routing.settings import RouteSettings
 from sidecar.routing.values import Share
 from sidecar.runtime import SystemClock, Tasks, World
 from sidecar.upstream.breaker import Breaker
-from sidecar.upstream.roster import Roster
 from sidecar.upstream.server import Server
 from sidecar.upstream.settings import UpstreamSettings
+from sidecar.upstream.trust import examine
+from sidecar.upstream.trust_settings import TrustOptions
 from sidecar.upstreams import Surroundings, Upstreams
+from tests.support.certificates import Authority
+from tests.support.http2_server import serving
 from tests.support.streams import FakeServer, Script, ServerSide, outcome, settle, start, wait_until
 from tests.support.upstreams import GET, OK, answer, request_of
 
@@ -58,10 +61,13 @@ class Process:
         """A generation that does not serve yet. `{1}` is the address of the first server."""
         addresses = ["", *(str(fake.address) for fake in self.fakes)]
         (self._directory / "a.ini").write_text(text.format(*addresses))
-        settings = load(self._directory, [UpstreamSettings], {}).named(UpstreamSettings)
+        configuration = load(self._directory, [UpstreamSettings], {})
+        settings = configuration.named(UpstreamSettings)
+        trusts = examine(configuration)
         self.kept.begin()
         try:
-            return Upstreams(settings, self.kept, self.kept.claim("names", self._names), self.around)
+            names = self.kept.claim("names", self._names)
+            return Upstreams(settings, self.kept, names, self.around, trusts)
         except BaseException:
             self.kept.abandon()
             raise
@@ -425,4 +431,58 @@ def test_servers_that_are_new_or_gone_are_named(tmp_path: Path) -> None:
             ("c", {"h:1"}, set()),
         ]
         assert list(after.changes(after)) == []
-        assert isinstance(it.kept.claim(("upstream", "a", "off"), Roster), Roster)
+        assert it.kept.has(("upstream", "a", "off", *TrustOptions().trust_key))
+
+
+# -- HTTP/2 and TLS
+
+
+def test_requests_share_a_connection_that_outlives_a_generation(tmp_path: Path) -> None:
+    text = "[upstream app]\nserver.a = {1}\nprotocol = h2c\n"
+    with process(tmp_path, [serving()]) as it:
+        for _ in range(3):
+            assert ask(handler(it.serve(text)))[0].head.status == 200
+        assert len(it.fakes[0].connections) == 1
+
+
+def test_with_another_protocol_connections_are_others(tmp_path: Path) -> None:
+    text = "[upstream app]\nserver.a = {1}\nkeepalive = 4\n"
+    with process(tmp_path, [serving(), [OK]]) as it:
+        assert ask(handler(it.serve(f"{text}protocol = h2c\n")))[0].head.status == 200
+        assert ask(handler(it.serve(text)))[0].head.status == 200
+        assert len(it.fakes[0].connections) == 2
+
+
+def test_files_that_say_whom_to_believe_are_watched_while_they_count(tmp_path: Path) -> None:
+    watched: list[Any] = []
+
+    class Watch:
+        def __init__(self, files: Any, changed: Any) -> None:
+            self.files, self.changed, self.is_on = files, changed, False
+            watched.append(self)
+
+        def start(self) -> None:
+            self.is_on = True
+
+        def stop(self) -> None:
+            self.is_on = False
+
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(Authority().pem)
+    text = f"[upstream app]\nserver.a = a.test:1 down\nprotocol = https\ntls_ca = {ca}\n"
+    with process(tmp_path) as it:
+        it.around = it.around._replace(follow=Watch)
+        made = it.serve(text)
+        it.serve(text)
+        (one,) = watched
+        assert (one.is_on, one.files) == (True, (str(ca),))
+        ca.write_bytes(Authority().pem)
+        made.look()
+        assert it.told("upstream_tls_renewed") == [{"upstream": "app"}]
+        it.serve("[upstream app]\nserver.a = a.test:1 down\n")
+        assert not one.is_on
+
+
+def test_files_that_cannot_be_used_refuse_a_generation(tmp_path: Path) -> None:
+    with process(tmp_path) as it, pytest.raises(ConfigurationError, match="tls_ca: /missing.pem"):
+        it.serve("[upstream app]\nserver.a = a.test:1\nprotocol = https\ntls_ca = /missing.pem\n")

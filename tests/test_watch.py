@@ -14,7 +14,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from sidecar import paths
 from sidecar import watch as module
+from sidecar.paths import DropIns, Files
 from sidecar.watch import Watch
 
 DEADLINE = 10.0
@@ -56,7 +58,7 @@ class Watched:
         self.seen: list[Any] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._called = Event()
-        self.watch = Noting(directory, self._on_change, self._event, **options)
+        self.watch = Noting(DropIns(directory), self._on_change, self._event, **options)
         self.watch.start()
         self.await_call()
 
@@ -348,15 +350,10 @@ def test_a_file_system_without_reports_is_compared_too(
     watch: Start, conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = {"nfs4": conf.stat().st_dev}
-    monkeypatch.setattr(module, "_file_systems", lambda: {number: name for name, number in kind.items()})
+    monkeypatch.setattr(paths, "_file_systems", lambda: {number: name for name, number in kind.items()})
     watched = watch(conf, interval=0.01)
     assert watched.events[0][1]["cause"] == "nfs4 does not report every change"
     watched.notices(lambda: (conf / "a.ini").write_text("two"))
-
-
-def test_mounted_file_systems_are_known_by_their_devices() -> None:
-    proc = os.stat("/proc").st_dev
-    assert module._file_systems()[proc] == "proc"
 
 
 def test_stop_gives_everything_back(conf: Path) -> None:
@@ -372,41 +369,16 @@ def test_stop_gives_everything_back(conf: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_comparing_does_not_use_up_descriptors(conf: Path) -> None:
-    (conf / "no.ini").mkdir()
-    os.mkfifo(conf / "fifo.ini")
-    module._contents(str(conf))
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(10):
-        module._contents(str(conf))
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 def test_a_directory_in_motion_gets_another_round(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter(range(100))
-    moving = Watch(conf, lambda: None, lambda name, **fields: None)
-    scan = module._Scanner().scan(str(conf))
+    moving = Watch(DropIns(conf), lambda: None, lambda name, **fields: None)
+    scan = DropIns(conf).scan()
     monkeypatch.setattr(
         module, "_in_thread", lambda *_: scan._replace(names={**scan.names, f"/{next(numbers)}": set()})
     )
     moving._settle()
     assert moving._news is module._News.CHANGED
     moving.stop()
-
-
-def test_a_directory_that_cannot_be_listed_is_watched(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "listdir", fail_with(errno.EACCES))
-    scan = module._Scanner().scan(str(conf))
-    assert (scan.home, str(conf) in scan.vital) == (str(conf), True)
-
-
-def test_links_that_climb_are_followed(conf: Path) -> None:
-    (conf / "b.ini").symlink_to("./../../store/b.conf")
-    scan = module._Scanner().scan(str(conf))
-    root = conf.parent.parent
-    assert "store" in scan.names[str(root)]
-    (root / "store").mkdir()
-    assert module._Scanner().scan(str(conf)).names[str(root / "store")] == {"b.conf"}
 
 
 def test_a_directory_on_the_way_that_cannot_be_listed_is_no_degradation(
@@ -436,8 +408,66 @@ def test_errors_of_the_kernel_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path
         module._Inotify()
 
 
-def test_where_nobody_tells_what_is_mounted_the_kernel_is_trusted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A mounted Secret of Kubernetes: the file is a link into a directory that is a link."""
+    mount = tmp_path / "secret"
+    for version in ("1", "2"):
+        (mount / f"..{version}").mkdir(parents=True)
+        (mount / f"..{version}" / "tls.key").write_text(version)
+    (mount / "..data").symlink_to("..1")
+    (mount / "tls.key").symlink_to("..data/tls.key")
+    return mount / "tls.key"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: swap(file.parent / "..data", "..2"),
+        lambda file: (file.parent / "..1" / "tls.key").write_text("3"),
+        lambda file: write_and_rename(file, "3"),
+        lambda file: shutil.rmtree(file.parent),
+    ],
+)
+def test_files_are_followed_through_links(secret: Path, change: Callable[[Path], Any]) -> None:
+    seen: list[str | None] = []
+    called = Event()
+
+    def on_change() -> None:
+        seen.append(text(secret))
+        called.set()
+
+    watch = Watch(Files([str(secret)], "certificates"), on_change, lambda name, **fields: None)
+    watch.start()
+    try:
+        assert called.wait(DEADLINE)
+        change(secret)
+        now = text(secret)
+        with gevent.Timeout(DEADLINE, AssertionError("the change was not noticed")):
+            while seen[-1] != now:
+                called.clear()
+                called.wait()
+    finally:
+        watch.stop()
+
+
+def test_files_are_compared_where_the_kernel_does_not_help(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "Path", lambda _: tmp_path / "none")
-    assert module._blind([str(tmp_path), str(tmp_path / "gone")]) == ""
+    monkeypatch.setattr(module._Inotify, "__init__", fail_with(errno.EMFILE))
+    called, events = Event(), []
+    watch = Watch(
+        Files([str(secret)], "the files of certificates"),
+        called.set,
+        lambda name, **fields: events.append((name, fields["directory"])),
+        0.01,
+    )
+    watch.start()
+    try:
+        assert called.wait(DEADLINE)
+        called.clear()
+        swap(secret.parent / "..data", "..2")
+        assert called.wait(DEADLINE), "nothing was noticed"
+    finally:
+        watch.stop()
+    assert events == [("watch_degraded", "the files of certificates")]

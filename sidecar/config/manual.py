@@ -20,6 +20,7 @@ key by key; the later file wins.
 * `[defaults KIND]` gives defaults to every section of a kind.
 * `${NAME}` is the environment variable NAME, which must be set; `${NAME:-text}` is `text` when NAME is unset
   or empty; `$$` is a dollar sign.
+* The value of a secret is never shown; `${NAME}` keeps it out of the files.
 * A duration is `250ms`, `3s`, `5m`, `1h` or `1d`. A size is bytes, or `16k`, `10m`, `1g` in steps of 1024.
 
 All mistakes are reported at once, each as `file:line: [section] key: what is wrong and what would be right`.
@@ -41,7 +42,8 @@ def _section(section: type[Section]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for option in options(section).values():
-        cells = (f"`{option.written}`", option.kind.name, _default(option), option.doc)
+        kind = f"{option.kind.name}, secret" if option.is_secret else option.kind.name
+        cells = (f"`{option.written}`", kind, _default(option), option.doc)
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -6,9 +6,10 @@ Law: all mistakes are reported at once, or there is none and the configuration i
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from ..errors import ConfigurationError
 from .environment import Environment
@@ -17,6 +18,9 @@ from .names import DEFAULTS, Classes, Misnamed, find_key, find_section, is_key
 from .schema import Kind, Option, Section, header, options, quoted
 
 S = TypeVar("S", bound=Section)
+
+#: What a message repeats of the user's text, from the first quotation mark to the last.
+_REPEATED: Final = re.compile("'.*'", re.DOTALL)
 
 
 class Value(NamedTuple):
@@ -226,7 +230,8 @@ class _Loader:
                 text = self._words.text(section, entry.value)
                 value = self._words.value(option.kind, text) if text else None
             except ValueError as error:
-                self._wrong(entry.origin, blocks[0].header, key, str(error))
+                wrong = _REPEATED.sub("the value", str(error)) if option.is_secret else str(error)
+                self._wrong(entry.origin, blocks[0].header, key, wrong)
                 layer.spoil(option.key)
                 continue
             if text:

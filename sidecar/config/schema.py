@@ -55,6 +55,7 @@ class Option:
     doc: str
     default: Any  # dataclasses.MISSING when the option must be given
     is_family: bool
+    is_secret: bool = False  # its value is never shown
 
     @property
     def is_required(self) -> bool:
@@ -70,21 +71,26 @@ class Option:
 _OPTION: Final = "sidecar.option"
 
 
-def option(default: T, kind: Kind[T], doc: str) -> T:
-    """Declare an option: a dataclass field. `doc` is one sentence with the unit; `default` is immutable."""
-    declared: Any = dataclasses.field(default=default, kw_only=True, metadata={_OPTION: (kind, doc)})
+def option(default: T, kind: Kind[T], doc: str, *, secret: bool = False) -> T:
+    """Declare an option: a dataclass field. `doc` is one sentence with the unit; `default` is immutable.
+
+    The value of a `secret` one is never shown, by no command and in no message.
+    """
+    metadata = {_OPTION: (kind, doc, secret)}
+    declared: Any = dataclasses.field(default=default, kw_only=True, metadata=metadata)
     return cast(T, declared)
 
 
 def required(kind: Kind[T], doc: str) -> T:
     """Declare an option that has no default."""
-    declared: Any = dataclasses.field(kw_only=True, metadata={_OPTION: (kind, doc)})
+    declared: Any = dataclasses.field(kw_only=True, metadata={_OPTION: (kind, doc, False)})
     return cast(T, declared)
 
 
 def family(kind: Kind[T], doc: str) -> dict[str, T]:
     """Declare options written `<field>.<NAME> = value`; the field is a dict by NAME, whose case is kept."""
-    declared: Any = dataclasses.field(default_factory=dict, kw_only=True, metadata={_OPTION: (kind, doc)})
+    metadata = {_OPTION: (kind, doc, False)}
+    declared: Any = dataclasses.field(default_factory=dict, kw_only=True, metadata=metadata)
     return cast("dict[str, T]", declared)
 
 
@@ -118,9 +124,9 @@ def options(section: type[Section]) -> dict[str, Option]:
 
 
 def _declared(field: dataclasses.Field[Any]) -> Option:
-    kind, doc = field.metadata[_OPTION]
+    kind, doc, is_secret = field.metadata[_OPTION]
     is_family = field.default_factory is not dataclasses.MISSING
-    return Option(field.name, kind, doc, {} if is_family else field.default, is_family)
+    return Option(field.name, kind, doc, {} if is_family else field.default, is_family, is_secret)
 
 
 def header(kind: str, name: str) -> str:

@@ -1,18 +1,21 @@
 """Shows a configuration as it is in effect, every value with its origin: as INI, or as data for programs.
 
-Law: the INI text, read again, gives an equal configuration.
+Law: the INI text, read again, gives an equal configuration. But for secrets: that one is set is a comment.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .environment import escape
 from .ini import Origin
 from .merge import Configuration
 from .schema import Section, header, options
+
+#: In place of a secret.
+HIDDEN: Final = "(set, not shown)"
 
 
 class Shown(NamedTuple):
@@ -21,6 +24,7 @@ class Shown(NamedTuple):
     key: str
     text: str
     origin: Origin | None
+    is_hidden: bool = False  # `text` only says that there is a value
 
 
 def sections(configuration: Configuration) -> Iterator[tuple[str, str, Section]]:
@@ -41,7 +45,8 @@ def values(configuration: Configuration, kind: str, name: str, section: Section)
             {f"{option.key}.{one}": value[one] for one in value} if option.is_family else {option.key: value}
         )
         for key, one in written.items():
-            yield Shown(key, option.kind.show(one), configuration.origin(kind, name, key))
+            text, is_hidden = option.kind.show(one), option.is_secret and one != option.default
+            yield Shown(key, HIDDEN if is_hidden else text, configuration.origin(kind, name, key), is_hidden)
 
 
 def as_text(configuration: Configuration) -> str:
@@ -51,7 +56,8 @@ def as_text(configuration: Configuration) -> str:
         lines = [f"# {configuration.origin(kind, name, '') or 'default'}", header(kind, name)]
         for shown in values(configuration, kind, name, section):
             lines.append(f"# {shown.origin or 'default'}")
-            lines.append(f"{shown.key} = {escape(shown.text)}".rstrip().replace("\n", "\n    "))
+            line = f"{shown.key} = {escape(shown.text)}".rstrip().replace("\n", "\n    ")
+            lines.append(f"# {line}" if shown.is_hidden else line)
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 

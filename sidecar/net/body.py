@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Broken, Failure, Malformed
 from ..wire.body import ChunkedDecoder
 from ..wire.head import LENGTH, RequestHead
 from .channel import Channel, Flow
+
+if TYPE_CHECKING:
+    from .h2 import Stream
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -55,6 +58,22 @@ class RequestBody:
             self.kept = self._channel.peek()[: self.length]
             self._channel.skip(self.length)
 
+    def keep_complete(self, limit: int) -> None:
+        """The same for a body that is here to its end; nobody waits for one that is not."""
+        if not self._channel.framed or self.kept is not None:
+            return
+        if self.limit >= 0:
+            limit = min(limit, self.limit)
+        channel: Stream = self._channel  # type: ignore[assignment]
+        if not channel.is_complete:
+            return
+        # It has an end, so this does not wait.
+        if channel.fill(limit + 1, self._timeout) or channel.pending > limit:
+            return
+        self.kept = channel.peek()
+        self.length = len(self.kept)
+        channel.skip(self.length)
+
     @property
     def is_whole(self) -> bool:
         """Whether everything of the body is still to be had."""
@@ -67,15 +86,19 @@ class RequestBody:
             return len(self.kept)
         return 0 if self._flow is None else self._flow.moved
 
-    def flow(self, sink: Channel, write_timeout: float) -> Flow:
-        """The body's way to `sink`, where the request's head is held."""
+    def flow(self, sink: Channel, write_timeout: float, is_timed: bool = True) -> Flow:
+        """The body's way to `sink`, where the request's head is held.
+
+        `is_timed`: the client has as long for the next bytes as its listener grants; else whoever pumps
+        sees to that.
+        """
         self._flow = Flow(
             self._channel,
             sink,
             self.framing,
             self.length,
             self.framing,
-            self._timeout,
+            self._timeout if is_timed else 0.0,
             write_timeout,
             self.limit,
         )
@@ -87,7 +110,10 @@ class RequestBody:
             if self.expects and self._channel.pending == 0:
                 self.continued = True
                 self._channel.send(_CONTINUE, self._timeout)
-            if self.framing == LENGTH:
+            if self._channel.framed and self.framing != LENGTH:
+                self._channel.fill(size, self._timeout)
+                complete = True
+            elif self.framing == LENGTH:
                 complete = self._channel.fill(min(size, self.length), self._timeout)
             else:
                 complete = self._fill_chunks(size)
@@ -113,7 +139,7 @@ class RequestBody:
 
     def settle(self) -> bool:
         """After the response: whether nothing of the body is left in the way of the next request."""
-        if self.kept is not None:
+        if self.kept is not None or self._channel.framed:
             return True
         if self._flow is not None:
             return self._flow.done and self._flow.broken is None

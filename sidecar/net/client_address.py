@@ -20,17 +20,45 @@ from ..wire.head import RequestHead
 #: The peer of a connection over a unix socket: it has no address.
 UNIX_PEER: Final = "unix:"
 
+#: Fields that tell of a client's certificate as `client_certificate_header` writes them.
+CLIENT_CERTIFICATE_FIELDS: Final[tuple[bytes, ...]] = (
+    b"Client-Cert",
+    b"Client-Cert-Chain",
+    b"X-Forwarded-Client-Cert",
+)
 #: More fields by which applications learn such things: to be dropped when the peer is not trusted.
 #: (X-Forwarded-For, -Host, -Port, -Proto and X-Real-IP never travel on as they came.)
 UNTRUSTED_DROP: Final[tuple[bytes, ...]] = (
     b"Forwarded",
     b"X-Forwarded-By",
-    b"X-Forwarded-Client-Cert",
     b"X-Forwarded-Prefix",
     b"X-Forwarded-Protocol",
     b"X-Forwarded-Scheme",
     b"X-Forwarded-Server",
     b"X-Forwarded-Ssl",
+    # As Envoy and RFC 9440 name them, Traefik, and what nginx, HAProxy and Apache are mostly told to send.
+    *CLIENT_CERTIFICATE_FIELDS,
+    b"X-Forwarded-Tls-Client-Cert",
+    b"X-Forwarded-Tls-Client-Cert-Info",
+    b"Ssl-Client-Cert",
+    b"Ssl-Client-Verify",
+    b"Ssl-Client-Subject-Dn",
+    b"Ssl-Client-Issuer-Dn",
+    b"X-Client-Cert",
+    b"X-Client-Verify",
+    b"X-Client-Dn",
+    b"X-Ssl-Cert",
+    b"X-Ssl-Client-Cert",
+    b"X-Ssl-Client-Verify",
+    b"X-Ssl-Client-Dn",
+    b"X-Ssl-Client-S-Dn",
+    b"X-Ssl-Client-I-Dn",
+    b"X-Ssl-Client-Cn",
+    b"X-Ssl-Client-Serial",
+    b"X-Ssl-Client-Sha1",
+    b"X-Ssl-Client-Fingerprint",
+    b"X-Ssl-Issuer",
+    b"X-Ssl-Subject",
 )
 
 _SCHEMES: Final = {b"http": ("http", 80), b"https": ("https", 443)}

@@ -168,6 +168,16 @@ def _connect(target: Target, timeout: float) -> Channel:
     raise Failure(reason, f"{_written(target)}: {os.strerror(code)}", repeatable=True)
 
 
+def notice_death(channel: Channel, seconds: float) -> None:
+    """Have a TCP connection break when nothing that was sent is confirmed for so many seconds."""
+    sock = _socket.socket(fileno=channel.fileno())
+    try:
+        if sock.family != _socket.AF_UNIX:
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+    finally:
+        sock.detach()
+
+
 def _written(target: Target) -> str:
     """As the configuration has it."""
     family, address = target

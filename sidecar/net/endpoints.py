@@ -36,6 +36,8 @@ def endpoints(channel: Channel) -> Endpoints:
 
 def has_ended(channel: Channel) -> bool:
     """Whether the other end is known to have ended its side, whatever is still to be read."""
+    if channel.framed:
+        return channel.peer_finished
     try:
         sock = _socket.socket(fileno=channel.fileno())
     except (OSError, ValueError):

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from ..config.addresses import BIND, Address
-from ..config.kinds import CIDRS, TIMEOUT, Network, choice, integer, list_of, size
+from ..config.kinds import CIDRS, ON_OFF, TEXT, TIMEOUT, Network, choice, integer, list_of, size
 from ..config.schema import Section, option, required
+from .https import HSTS, HTTPS_REDIRECT, Hsts
 
 #: What only matters to requests.
 ONLY_HTTP: Final = (
+    "http2",
+    "max_streams",
+    "https_redirect",
+    "hsts",
+    "client_certificate_header",
     "trusted_proxies",
     "body_timeout",
     "write_timeout",
@@ -39,6 +45,36 @@ class ListenerSettings(Section):
         choice("http", "tcp"),
         "What clients speak: http, or tcp for anything, whose bytes are passed on as they are.",
     )
+    tls: tuple[str, ...] = option(
+        (),
+        list_of(TEXT),
+        "Names of [certificate NAME] sections; clients get the one that is for the name they ask for (SNI), "
+        "else the first. Empty: no TLS. With protocol = tcp, what is inside TLS is passed on.",
+    )
+    http2: bool = option(
+        True, ON_OFF, "Whether clients may speak HTTP/2: by ALPN with TLS, by prior knowledge without."
+    )
+    max_streams: int = option(
+        128, integer(1, 10_000), "Largest number of requests at one time on one HTTP/2 connection."
+    )
+    https_redirect: int = option(
+        0,
+        HTTPS_REDIRECT,
+        "Whether, and to which port (on: 443), requests in plain HTTP are sent to HTTPS, but for those below "
+        "/.well-known/acme-challenge/ and those that came to a trusted proxy by HTTPS.",
+    )
+    hsts: Hsts | None = option(
+        None,
+        HSTS,
+        "With tls: the Strict-Transport-Security of every answer, in place of what routes and upstreams say: "
+        "1y includeSubDomains preload, or 0s to make browsers forget.",
+    )
+    client_certificate_header: str = option(
+        "off",
+        choice("off", "x-forwarded-client-cert", "client-cert"),
+        "With tls: how upstreams are told of a client's certificate that is verified: as Envoy does, or by "
+        "RFC 9440; what the client or a proxy says in such fields is then never passed on.",
+    )
     proxy_protocol: str = option(
         "off",
         choice("off", "accept", "require"),
@@ -52,8 +88,8 @@ class ListenerSettings(Section):
     header_timeout: float = option(
         15.0,
         TIMEOUT,
-        "Longest time for a request head, from its first byte to its last; for a PROXY header; and with sni "
-        "for a ClientHello, from the beginning of the connection.",
+        "Longest time for a request head, from its first byte to its last; for a PROXY header; for a TLS "
+        "handshake; and with sni for a ClientHello, from the beginning of the connection.",
     )
     body_timeout: float = option(60.0, TIMEOUT, "Longest wait for the next bytes of a request body.")
     write_timeout: float = option(
@@ -77,8 +113,24 @@ class ListenerSettings(Section):
         for address in dict.fromkeys(self.bind):
             if address.is_fixed and self.bind.count(address) > 1:
                 yield "bind", f"{address} is listed twice: keep one"
+        if len(set(self.tls)) < len(self.tls):
+            yield "tls", "a certificate is listed twice: keep one"
         if self.max_target_size > self.max_header_size:
             yield (
                 "max_target_size",
                 "is larger than max_header_size: make it smaller, or the other one larger",
             )
+
+    def idle(self) -> Iterable[tuple[str, str]]:
+        """Options that do nothing with TLS, or without, each the key and why."""
+        if self.tls:
+            if self.https_redirect:
+                yield (
+                    "https_redirect",
+                    "is for plain HTTP and this listener has tls: write it in the other one",
+                )
+            return
+        if self.hsts is not None:
+            yield "hsts", "means nothing in plain HTTP (RFC 6797): write it where tls is, or add tls"
+        if self.client_certificate_header != "off":
+            yield "client_certificate_header", "clients show certificates by TLS alone: add tls, or remove it"

@@ -16,6 +16,7 @@ cdef class AccessLog:
     cdef str _second
     cdef str _stamp
     cdef readonly object _texts
+    cdef object _versions
     cdef object _write
 
     @cython.locals(millis=cython.longlong, line=Line, attempt=Attempt, place=cython.int)
@@ -23,5 +24,6 @@ cdef class AccessLog:
     cpdef refused(self, str client, str listener, int status, str reason, long long sent)
     @cython.locals(attempts=list)
     cdef _asked(self, Line line, Request request)
+    cdef _secured(self, Line line, object tls)
     cdef _attempt(self, Line line, Attempt attempt)
     cdef _renew(self, long long millis)

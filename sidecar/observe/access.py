@@ -7,7 +7,7 @@ sends, a line is one line of valid UTF-8, and in JSON a strict reader takes it.
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ..message import Attempt, Request
 from ..runtime import Clock
@@ -18,6 +18,7 @@ MAX_PATH: Final = 2048  # characters of the path with its query
 MAX_TEXT: Final = 255  # characters of every other text
 _MAX_KEPT: Final = 2048  # texts of one kind whose JSON is kept
 
+_VERIFIED: Final = "success"  # net.tls_info's word for a certificate that is believed
 #: 0 … 999 as three digits: to format a float takes twice as long.
 _THOUSANDTHS: Final = tuple(f"{number:03d}" for number in range(1000))
 
@@ -59,6 +60,7 @@ class AccessLog:
         "_second",
         "_stamp",
         "_texts",
+        "_versions",
         "_write",
     )
 
@@ -73,6 +75,7 @@ class AccessLog:
         self._texts = _Texts()
         self._routes = _Texts(',"route":')
         self._reasons = _Texts(',"reason":')
+        self._versions = _Texts(',"tls":')
 
     def record(
         self, request: Request, status: int, reason: str, received: int, sent: int, duration: float
@@ -88,6 +91,9 @@ class AccessLog:
         self._asked(line, request)
         line.text(',"status":')
         line.number(status)
+        if request.grpc_status >= 0:
+            line.text(',"grpc_status":')
+            line.number(request.grpc_status)
         line.text(self._reasons[reason])
         line.text(',"received":')
         line.number(received)
@@ -123,10 +129,25 @@ class AccessLog:
             line.text(self._routes[request.route.name])
         line.text(',"listener":')
         line.text(texts[request.listener])
+        channel = request.client_channel
+        if channel is not None and channel.framed:
+            line.text(',"protocol":"h2"')
+        if request.tls is not None:
+            self._secured(line, request.tls)
         attempts = request.attempts
         if attempts:
             line.text(',"upstream":')
             line.text(texts[attempts[-1].server])
+
+    def _secured(self, line: Line, tls: Any) -> None:
+        """The version of TLS; and who the client says it is, with why that is not believed."""
+        line.text(self._versions[tls.version])
+        if tls.has_certificate:
+            line.text(',"client_cert":')
+            line.text(self._texts[tls.subject_seen])
+            if tls.verified != _VERIFIED:
+                line.text(',"client_verify":')
+                line.text(self._texts[tls.verified])
 
     def _attempt(self, line: Line, attempt: Attempt) -> None:
         line.text('{"server":')
@@ -162,6 +183,9 @@ class AccessLog:
         if request.route is not None:
             words.append(self._routes[request.route.name])
         words.append(f',"listener":{texts[request.listener]}')
+        if request.tls is not None:
+            self._secured(self._line, request.tls)
+            words.append(self._line.take().decode())
         if attempts:
             words.append(f',"upstream":{texts[attempts[-1].server]}')
         words.append(f'{self._reasons[reason]},"received":{received},"sent":{sent}')
@@ -222,10 +246,25 @@ def _console_line(
     if request.route is not None:
         words.append(f"route={_word(request.route.name)}")
     words.append(f"listener={_word(request.listener)}")
+    if request.client_channel is not None and request.client_channel.framed:
+        words.append("protocol=h2")
+    if request.tls is not None:
+        words += _console_tls(request.tls)
+    if request.grpc_status >= 0:
+        words.append(f"grpc_status={request.grpc_status}")
     if reason:
         words.append(f"reason={_word(reason)}")
     words += [f"upstream={_console_attempt(attempt)}" for attempt in request.attempts]
     return (" ".join(words) + "\n").encode()
+
+
+def _console_tls(tls: Any) -> list[str]:
+    words = [f"tls={_word(tls.version)}"]
+    if tls.has_certificate:
+        words.append(f"client_cert={_word(tls.subject_seen)}")
+        if tls.verified != _VERIFIED:
+            words.append(f"client_verify={_word(tls.verified)}")
+    return words
 
 
 def _console_connection(stamp: str, request: Request, reason: str, moved: tuple[int, int, float]) -> bytes:
@@ -238,6 +277,8 @@ def _console_connection(stamp: str, request: Request, reason: str, moved: tuple[
     if request.route is not None:
         words.append(f"route={_word(request.route.name)}")
     words.append(f"listener={_word(request.listener)}")
+    if request.tls is not None:
+        words += _console_tls(request.tls)
     if reason:
         words.append(f"reason={_word(reason)}")
     words += [f"upstream={_console_attempt(attempt, 'tcp')}" for attempt in request.attempts]

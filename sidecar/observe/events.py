@@ -68,6 +68,12 @@ EVENTS: Final[dict[str, Declared]] = {
     "proxy_header_refused": Declared(
         "warning", "A connection does not begin with the PROXY header it needs."
     ),
+    "tls_handshake_failed": Declared(
+        "info", "A client did not come to terms: its TLS handshake failed, took too long or was given up."
+    ),
+    "http2_refused": Declared(
+        "warning", "An HTTP/2 connection was ended because its client broke a rule, which is named."
+    ),
     "accept_resumed": Declared("info", "New connections are taken again."),
     "descriptors_raised": Declared("info", "The soft limit of open files was raised to the hard one."),
     "watch_degraded": Declared(
@@ -91,6 +97,17 @@ EVENTS: Final[dict[str, Declared]] = {
     "dns_failed": Declared("warning", "A name does not resolve; its last addresses are kept."),
     "dns_recovered": Declared("info", "A name resolves again."),
     "dns_changed": Declared("info", "A name has other addresses than before."),
+    "certificate_renewed": Declared("info", "The files of a certificate are new: it serves with them."),
+    "certificate_refused": Declared(
+        "error", "The new files of a certificate cannot be used; the old ones serve on."
+    ),
+    "upstream_tls_renewed": Declared(
+        "info", "The files an upstream believes servers by are new: connections are made with them."
+    ),
+    "upstream_tls_refused": Declared(
+        "error", "The new files of an upstream's TLS cannot be used; the old ones stay."
+    ),
+    "certificate_expires": Declared("warning", "A certificate expires in so many days, or has expired."),
 }
 
 _OWN: Final = frozenset({"time", "level", "event"})

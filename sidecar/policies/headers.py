@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 from ..message import Handler, Request, Response
+from ..net.client_address import CLIENT_CERTIFICATE_FIELDS
 from ..routing.settings import RouteSettings
 from ..template import Template
 from ..wire.head import Names
@@ -19,6 +20,8 @@ from .base import Policy
 _FORWARDING: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip"}
 )
+#: The same of `client_certificate_header`; off, those of a trusted proxy are passed on as they came.
+_CLIENT_CERTIFICATE: Final = frozenset(name.lower() for name in CLIENT_CERTIFICATE_FIELDS)
 #: Sets of names are joined once for each place that dropped fields before; those are few.
 _REMEMBERED_UNIONS: Final = 64
 
@@ -94,7 +97,7 @@ class RequestHeaders(Policy):
 
     def __init__(self, edits: Edits) -> None:
         self._edits = edits
-        self._replaced = edits.removed & _FORWARDING
+        self._replaced = edits.removed & (_FORWARDING | _CLIENT_CERTIFICATE)
 
     @classmethod
     def of(cls, settings: RouteSettings) -> Self | None:
@@ -148,6 +151,11 @@ class ResponseHeaders(Policy):
             settings.response_header_remove,
         )
         return cls(Edits(verbs)) if any(verbs) else None
+
+    @classmethod
+    def always(cls, name: str, value: str) -> Self:
+        """The policy for one field, in place of those of its name."""
+        return cls(Edits(Verbs({name: Template.parse(value)}, {}, {}, ())))
 
     def handle(self, request: Request, forward: Handler) -> Response:
         """Forward, then note the edits on the response."""

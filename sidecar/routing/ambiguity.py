@@ -19,6 +19,7 @@ from .conditions import (
     CookieCondition,
     MethodCondition,
     QueryCondition,
+    TlsCondition,
     ValueCondition,
     exclude,
     place,
@@ -230,6 +231,8 @@ def _example(host: str, path: str, wanted: dict[str, tuple[Condition, str]]) -> 
             query.append(f"{quote(condition.name)}={quote(value)}")
         elif isinstance(condition, CookieCondition):
             extra.append(f"with 'Cookie: {condition.name}={value}'")
+        elif isinstance(condition, TlsCondition):
+            extra.append(f"with {condition.key} = {value}")
         elif isinstance(condition, ValueCondition):
             extra.append(f"with '{condition.name}: {value}'")
     url = f"http://{host}{quote_path(path).decode('ascii')}{'?' if query else ''}{'&'.join(query)}"
@@ -238,5 +241,8 @@ def _example(host: str, path: str, wanted: dict[str, tuple[Condition, str]]) -> 
 
 def _connection(entry: Entry, name: str, wanted: dict[str, tuple[Condition, str]]) -> str:
     """A connection as people tell of one: the name that it asks for, and where it comes from."""
-    origin = "".join(f" from {value}" for _, value in wanted.values())
+    origin = "".join(
+        f" with {condition.key} = {value}" if isinstance(condition, TlsCondition) else f" from {value}"
+        for condition, value in wanted.values()
+    )
     return f"a connection{'' if entry.pattern.host is None else f' to {name}'}{origin}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ..config.schema import quoted
 from ..errors import ConfigurationError, Malformed
 from ..message import Request, connection
+from ..net.client_address import parse_address
 from ..net.settings import ListenerSettings
 from ..wire.head import Limits, RequestHead
 from ..wire.target import normal_path
@@ -24,12 +25,18 @@ _SENT_AS_IT_IS: Final = "/?#[]@!$&'()*+,;=:%~"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request as the command line tells it: a URL or a path, fields, and the client's address."""
+    """A request as the command line tells it: a URL or a path, fields, and the client's address.
+
+    `sni` and `certificate` (DER) are what the client says and shows in the handshake; left empty, the host of
+    the URL and no certificate. The certificate counts as verified.
+    """
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
     client: str
+    sni: str = ""
+    certificate: bytes = b""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError when there can be no such request."""
@@ -51,6 +58,18 @@ class Question:
     def is_tcp(self) -> bool:
         """Whether it is about a connection, not a request."""
         return self._scheme == "tcp"
+
+    @property
+    def has_handshake(self) -> bool:
+        """Whether it says what the client does in the handshake."""
+        return bool(self.sni or self.certificate)
+
+    @property
+    def wants_tls(self) -> bool | None:
+        """Whether it is about a listener with TLS; None: about either."""
+        if self.has_handshake:
+            return True
+        return None if self.url.startswith("/") or self.url == "*" else self._scheme == "https"
 
     @property
     def _scheme(self) -> str:
@@ -83,10 +102,14 @@ class Question:
 
     def request(self, listener: str, settings: ListenerSettings | None) -> Request:
         """The request as the data path would have it. Raises Malformed as that would."""
+        has_tls = settings is not None and bool(settings.tls)
         if self.is_tcp:
             found = connection(self.client, listener)
             told = _TCP.fullmatch(self.url)
             found.host = told["name"].lower() if told is not None else ""
+            if has_tls:
+                found.tls = self._tls(found.host)
+                found.host = found.tls.sni
             return found
         authority, target = self._split
         named = any(name.lower() == "host" for name, _ in self.headers)
@@ -99,4 +122,18 @@ class Question:
         )
         if not head.feed("\r\n".join(lines).encode("utf-8", "surrogateescape")):
             raise Malformed("incomplete")
-        return Request(head, normal_path(head.path), self.client, self._scheme, listener)
+        scheme = "https" if has_tls else self._scheme
+        request = Request(head, normal_path(head.path), self.client, scheme, listener)
+        if has_tls:
+            request.tls = self._tls(request.host)
+        return request
+
+    def _tls(self, host: str) -> Any:
+        """What would be known of the connection."""
+        from ..net.tls_info import Parameters, Shown, TlsInfo
+
+        # Clients name no address in the handshake (RFC 6066 section 3).
+        sni = self.sni or ("" if parse_address(host) is not None else host)
+        return TlsInfo(
+            Parameters("TLSv1.3", "TLS_AES_128_GCM_SHA256", sni, b"http/1.1"), Shown(self.certificate or None)
+        )

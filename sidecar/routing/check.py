@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ..config.merge import Configuration
+from ..net.certificate_settings import CertificateSettings
 from ..net.settings import ListenerSettings
 from ..upstream.settings import UpstreamSettings
 from . import tcp
@@ -15,6 +16,7 @@ from .reach import unreachable
 from .settings import RouteSettings
 from .table import Route, Router
 from .tcp import Idle
+from .tls import ABOUT_CLIENTS
 
 _KIND = RouteSettings.KIND
 
@@ -67,6 +69,7 @@ def check(
         (mistakes if is_certain else warnings).append(line)
     warnings += _hidden(configuration, routers)
     warnings += tcp.warnings(configuration)
+    warnings += _without_tls(configuration)
     return mistakes, warnings
 
 
@@ -82,6 +85,24 @@ def _hidden(configuration: Configuration, routers: list[Router]) -> Iterator[str
         if name not in reached:
             text = f"is never reached: {_named(configuration, by)} takes all its requests before"
             yield configuration.mistake(_KIND, name, "", text)
+
+
+def _without_tls(configuration: Configuration) -> Iterator[str]:
+    """Routes with a condition about TLS whose listeners do not have what it is about."""
+    listeners = configuration.named(ListenerSettings)
+    routes = {name: one for name, one in configuration.named(RouteSettings).items() if one.tls}
+    certificates = configuration.named(CertificateSettings) if routes else {}
+    for name, route in routes.items():
+        own = [one for key, one in listeners.items() if key in (route.listener or listeners)]
+        served = [certificates[one] for listener in own for one in listener.tls if one in certificates]
+        for key in route.tls:
+            if not any(listener.tls for listener in own):
+                text = "never matches, no listener of the route has TLS: add tls = CERTIFICATE to one"
+            elif key in ABOUT_CLIENTS and all(one.verify_client == "off" for one in served):
+                text = "never matches, no client is asked for a certificate: add verify_client to one of tls"
+            else:
+                continue
+            yield configuration.mistake(_KIND, name, f"tls.{key}", text)
 
 
 def _named(configuration: Configuration, route: str) -> str:
@@ -128,6 +149,9 @@ def _idle(configuration: Configuration) -> Iterator[str]:
     """Options that do nothing where they are written; `[defaults KIND]` may give them for other sections."""
     found = [*tcp.idle(configuration), *_idle_of_upstreams(configuration)]
     listeners = configuration.named(ListenerSettings)
+    for name, listener in listeners.items():
+        if listener.protocol != "tcp":
+            found += [Idle(ListenerSettings, name, key, text) for key, text in listener.idle()]
     for name, route in configuration.named(RouteSettings).items():
         if not tcp.is_tcp(route, listeners):
             found += [Idle(RouteSettings, name, key, text) for key, text in route.idle()]

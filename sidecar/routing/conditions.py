@@ -16,6 +16,7 @@ from ..config.kinds import CIDRS, Network
 from ..config.schema import quoted
 from ..message import Request
 from ..net.client_address import parse_address
+from . import tls
 from .settings import RouteSettings
 from .values import Wanted
 
@@ -179,6 +180,29 @@ class QueryCondition(ValueCondition):
                 yield _decoded(value)
 
 
+class TlsCondition(ValueCondition):
+    """A fact of the client's TLS connection is the wanted one, or one of several is."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, wanted: Wanted) -> None:
+        super().__init__("tls", name, tls.normal(name, wanted))
+
+    def values(self, request: Request) -> Iterator[bytes]:
+        """What is known; of a certificate that is not verified nothing is."""
+        if request.tls is not None:
+            for value in request.tls.values(self.name):
+                yield value.encode("ascii")
+
+    def why_not(self, request: Request) -> str:
+        """`tls client_dns is 'a.example', not 'b.example'`."""
+        if request.tls is None:
+            return f"there is no TLS, which {self.key} is about"
+        if self.name in tls.ABOUT_CLIENTS and self.name != "client_verify" and not request.tls.certificate:
+            return f"{self.key} needs a client certificate that is verified: {request.tls.verified}"
+        return super().why_not(request)
+
+
 def _decoded(value: bytes) -> bytes:
     if b"%" not in value and b"+" not in value:
         return value
@@ -196,6 +220,7 @@ def compiled(settings: RouteSettings) -> tuple[Condition, ...]:
         conditions.append(MethodCondition(settings.method))
     if settings.client:
         conditions.append(ClientCondition(settings.client))
+    conditions += [TlsCondition(name, wanted) for name, wanted in settings.tls.items()]
     conditions += [HeaderCondition(name, wanted) for name, wanted in settings.header.items()]
     conditions += [CookieCondition(name, wanted) for name, wanted in settings.cookie.items()]
     conditions += [QueryCondition(name, wanted) for name, wanted in settings.query.items()]

@@ -14,6 +14,7 @@ from ..config.schema import Section
 from ..config.show import Shown, values
 from ..errors import ConfigurationError, Malformed
 from ..message import Request
+from ..net.https import https_redirect
 from ..net.settings import ListenerSettings
 from ..upstream.preview import Preview, preview
 from ..upstream.settings import UpstreamSettings
@@ -36,6 +37,7 @@ class Explanation:
     question: Question
     listener: str  # empty when none is configured
     path: str = ""  # normalised
+    tls: dict[str, str] = field(default_factory=dict)  # what is taken for known; empty without TLS
     route: str = ""  # name, empty when there is none
     origin: str = ""  # file:line of the route
     refused: str = ""  # why the request meets no route at all, empty when it does
@@ -53,6 +55,7 @@ class Explanation:
             "url": self.question.url,
             "listener": self.listener or None,
             "path": self.path or None,
+            "tls": self.tls or None,
             "refused": self.refused or None,
             "route": self.route or None,
             "origin": self.origin or None,
@@ -87,8 +90,13 @@ class Explanation:
             yield f"  listener  {self.listener}"
         if self.path:
             yield f"  path      {_plain(self.path)}"
+        if self.tls:
+            yield f"  tls       {', '.join(f'{key} {_plain(text)}' for key, text in self.tls.items())}"
         if self.refused:
             yield f"  refused   {self.refused}"
+            return
+        if not self.route and self.outcome:
+            yield f"  outcome   {_plain(self.outcome)}"
             return
         if not self.route:
             yield f"  route     none: {'closed' if self.question.is_tcp else '404'}, no_route"
@@ -140,7 +148,11 @@ def explain(  # the arguments are those of the command
 
     Raises ConfigurationError with one line when the question itself is wrong.
     """
-    question = Question(method, url, tuple(headers), client)
+    return answer(configuration, Question(method, url, tuple(headers), client), listener)
+
+
+def answer(configuration: Configuration, question: Question, listener: str | None) -> Explanation:
+    """The same for a question that may say more."""
     found = _candidates(configuration, question, listener)
     # Of several listeners the first that has a route for the request.
     best = next((one for one in found if one.explanation.route), found[0])
@@ -160,8 +172,14 @@ class _Asked:
         self._request: Request | None = None
         try:
             request = question.request(listener, settings)
+            port = 0 if settings is None or settings.tls else settings.https_redirect
+            elsewhere = https_redirect(request, port) if port else None
         except Malformed as malformed:
             self.explanation.refused = f"{malformed.status}, malformed_request: {malformed.rule}"
+            return
+        self.explanation.tls = _tls(request)
+        if elsewhere is not None:
+            self.explanation.outcome = f"redirect {elsewhere[0]} to {elsewhere[1].decode('ascii')}"
             return
         self._request = request
         self._route = request.route = router.choose(request)
@@ -190,24 +208,45 @@ class _Asked:
 def _candidates(configuration: Configuration, question: Question, listener: str | None) -> list[_Asked]:
     known = configuration.named(ListenerSettings)
     routers = build(configuration)
-    if listener is not None and listener not in known:
-        raise ConfigurationError([unknown_name("listener", listener, known)])
-    protocol = "tcp" if question.is_tcp else "http"
-    listeners = {name: one for name, one in known.items() if one.protocol == protocol}
     if listener is not None:
-        if listener not in listeners:
-            right = "tcp://NAME" if protocol == "http" else "http://HOST/PATH"
-            raise ConfigurationError(
-                [f"[listener {listener}] is for {known[listener].protocol}: ask for {right}, or another one"]
-            )
-        return [_Asked(question, listener, listeners[listener], routers[listener])]
+        if listener not in known:
+            raise ConfigurationError([unknown_name("listener", listener, known)])
+        wrong = _unfit(known[listener], question)
+        if wrong is not None:
+            raise ConfigurationError([f"[listener {listener}] {wrong}"])
+        return [_Asked(question, listener, known[listener], routers[listener])]
+    listeners = {name: one for name, one in known.items() if _unfit(one, question) is None}
     if question.is_tcp and not listeners:
         raise ConfigurationError(["no listener is for TCP: add [listener NAME] with protocol = tcp"])
+    if question.has_handshake and not listeners:
+        raise ConfigurationError(["no listener has TLS: add tls = CERTIFICATE to one"])
     if not listeners:
         return [_Asked(question, "", None, everywhere(configuration))]
     port = question.port
     fitting = [name for name, one in listeners.items() if any(a.port == port and port for a in one.bind)]
-    return [_Asked(question, name, listeners[name], routers[name]) for name in fitting or listeners]
+    fitting = fitting or list(listeners)
+    same = [name for name in fitting if bool(listeners[name].tls) is question.wants_tls]
+    return [_Asked(question, name, listeners[name], routers[name]) for name in same or fitting]
+
+
+def _unfit(listener: ListenerSettings, question: Question) -> str | None:
+    """Why the listener cannot be asked this; None when it can."""
+    if question.is_tcp != (listener.protocol == "tcp"):
+        right = "http://HOST/PATH" if question.is_tcp else "tcp://NAME"
+        return f"is for {listener.protocol}: ask for {right}, or another one"
+    if question.has_handshake and not listener.tls:
+        return "has no TLS, so that there is no handshake: ask another one"
+    return None
+
+
+def _tls(request: Request) -> dict[str, str]:
+    if request.tls is None:
+        return {}
+    found = {"version": request.tls.version, "sni": request.tls.sni}
+    if request.tls.has_certificate:
+        found["client_subject"] = request.tls.text("client_subject")
+        found["client_san"] = request.tls.text("client_san")
+    return {key: text for key, text in found.items() if text}
 
 
 def _outcome(settings: RouteSettings, request: Request) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from ..config.kinds import (
 from ..config.schema import Section, family, option, quoted
 from ..template import Template
 from .regex import Regex
+from .tls import mistake as tls_mistake
 from .values import (
     AUTHORITY,
     FIELD_NAMES,
@@ -123,6 +124,12 @@ class RouteSettings(Section):
     cookie: dict[str, Wanted] = family(
         WANTED, "A cookie that a request must have, with exactly this value or one that ~regex matches."
     )
+    tls: dict[str, Wanted] = family(
+        WANTED,
+        "A fact of the client's TLS connection: version, sni, client_verify; and of a client's certificate, "
+        "once verified: client_subject, client_issuer, client_serial, client_fingerprint, client_san (any "
+        "alternative name), client_dns, client_uri, client_spiffe.",
+    )
     client: tuple[Network, ...] = option((), CIDRS, "Networks of the clients it serves; empty: any.")
     sni: tuple[Host, ...] = option(
         (),
@@ -211,7 +218,8 @@ class RouteSettings(Section):
     tunnel_timeout: float | None = option(
         None,
         optional(TIMEOUT),
-        "How long an upgraded connection may be silent in both directions; else the upstream's.",
+        "How long an upgraded connection, or a gRPC call, may be silent in both directions; else the "
+        "upstream's.",
     )
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -244,6 +252,9 @@ class RouteSettings(Section):
                 wrong = field_name_mistake(name)
                 if wrong and (key != "header" or "not a field name" in wrong):
                     yield f"{key}.{name}", wrong
+        for name, wanted in self.tls.items():
+            if (wrong := tls_mistake(name, wanted)) is not None:
+                yield f"tls.{name}", wrong
 
     def _group_mistakes(self) -> Iterator[tuple[str, str]]:
         path_groups = self.path_regex.names if self.path_regex is not None else {}

@@ -16,6 +16,7 @@ OPTIONS: Final = (
     "listener",
     "client",
     "sni",
+    "tls",
     "priority",
     "upstream",
     "access_log",
@@ -79,8 +80,12 @@ def _idle_of_listener(
     for key in _written(configuration, ListenerSettings, name, listener):
         if key in ONLY_HTTP:
             yield Idle(ListenerSettings, name, key, "means nothing with protocol = tcp: remove it")
-        elif key == "header_timeout" and listener.proxy_protocol == "off" and not reads_names:
-            text = "bounds nothing with protocol = tcp, unless there is proxy_protocol or a route with sni"
+        elif key == "header_timeout" and not (
+            listener.tls or reads_names or listener.proxy_protocol != "off"
+        ):
+            text = (
+                "bounds nothing with protocol = tcp, unless there is tls, proxy_protocol or a route with sni"
+            )
             yield Idle(ListenerSettings, name, key, text)
 
 

@@ -1,3 +1,4 @@
+# cython: language_level=3, annotation_typing=False
 """The end of a TCP route: a connection to a server for one client's, and both joined byte for byte.
 
 Law: whatever server is chosen is given back, exactly once: here when it could not be reached, else by the end
@@ -105,7 +106,7 @@ class Connect:
         """The server that is dialed next, taken; None: what the last one did is final."""
         retry = self._retry
         now = self._terms.now()
-        if len(tried) >= retry.attempts or not retry.after_failure(failure, request):
+        if not retry.allows(request, len(tried)) or not retry.after_failure(failure, request):
             return None
         if retry.timeout and now - began >= retry.timeout:
             return None
@@ -131,7 +132,7 @@ class Connect:
             server.give_back()
             raise
         attempt.connect = now() - started
-        server.succeeded(0, attempt.connect)
+        server.succeeded(started + attempt.connect, 0, attempt.connect)
         return Link(self._terms, server, channel, attempt, started)
 
     def _connected(self, request: Request, server: Server) -> Channel:

@@ -9,6 +9,7 @@ from .server cimport Server
 cdef class Timeouts:
     cdef public double attempt
     cdef public double connect
+    cdef public double idle
     cdef public double read
     cdef public double request
     cdef public double send
@@ -21,6 +22,8 @@ cdef class Terms:
     cdef public Timeouts timeouts
     cdef public frozenset unwanted
     cdef public bint upgrade
+    cdef public bint may_refuse
+    cpdef double deadline(self, double began, double started)
 
 cdef class Exchange:
     cdef Terms _terms
@@ -33,6 +36,7 @@ cdef class Exchange:
     cdef double _began
     cdef double _started
     cdef Flow _upload
+    cdef bint _is_cut
     cpdef Response run(self, Server server)
     cpdef double elapsed(self)
     cpdef bint is_over(self)

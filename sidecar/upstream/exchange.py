@@ -16,7 +16,7 @@ from ..net.body import RequestBody
 from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel, Flow, pump
 from ..wire.head import LENGTH, NONE, Limits, ResponseHead
 from .introduction import Introduce
-from .pool import Connection
+from .pool import AnyConnection
 from .relay import Relay, Tunnel
 from .retry import is_idempotent
 from .server import Server
@@ -34,7 +34,7 @@ _LAST_WORDS: Final = 1.0
 class Timeouts:
     """Seconds; 0 means no bound."""
 
-    __slots__ = ("attempt", "connect", "read", "request", "send", "tunnel")
+    __slots__ = ("attempt", "connect", "idle", "read", "request", "send", "tunnel")
 
     def __init__(
         self, connect: float, send: float, read: float, request: float, tunnel: float, attempt: float = 0.0
@@ -45,6 +45,7 @@ class Timeouts:
         self.request = request
         self.tunnel = tunnel
         self.attempt = attempt
+        self.idle = 0.0  # silence in both directions, in place of a bound for each
 
 
 class Terms:
@@ -53,7 +54,7 @@ class Terms:
     `unwanted`: statuses that count as failures.
     """
 
-    __slots__ = ("introduce", "limits", "now", "timeouts", "unwanted", "upgrade")
+    __slots__ = ("introduce", "limits", "may_refuse", "now", "timeouts", "unwanted", "upgrade")
 
     def __init__(
         self,
@@ -69,14 +70,40 @@ class Terms:
         self.upgrade = upgrade
         self.unwanted = unwanted
         self.introduce: Introduce | None = None  # what a new connection begins with
+        #: Whether servers say what they did not act on, which may then be sent again whatever it is.
+        self.may_refuse = False
+
+    def for_calls(self, seconds: float) -> Terms:
+        """The same for calls of gRPC, which are streams; `seconds`: the bound of one, 0.0: it has none."""
+        own = self.timeouts
+        request = min(own.request or seconds, seconds or own.request)
+        timeouts = Timeouts(own.connect, own.send, own.tunnel, request, own.tunnel, own.attempt)
+        timeouts.idle = own.tunnel
+        made = Terms(timeouts, self.limits, self.now, self.upgrade, self.unwanted)
+        made.introduce = self.introduce
+        made.may_refuse = self.may_refuse
+        return made
 
     def patience_to_connect(self, began: float, now: float) -> float:
-        """Seconds until a connection must stand, the bound of the whole exchange considered."""
+        """Seconds until a connection must stand; `began`: the first attempt, `now`: this one."""
+        own = self.timeouts.connect
+        until = self.deadline(began, now)
+        if not until:
+            return own
+        left = max(until - now, 0.001)
+        return min(left, own) if own else left
+
+    def deadline(self, began: float, started: float) -> float:
+        """The moment by which the response must have begun, by the bounds of the attempt and the exchange.
+
+        0.0: there are none. `began`: the first attempt, `started`: this one.
+        """
         timeouts = self.timeouts
-        if not timeouts.request:
-            return timeouts.connect
-        left = max(began + timeouts.request - now, 0.001)
-        return min(left, timeouts.connect) if timeouts.connect else left
+        until = began + timeouts.request if timeouts.request else 0.0
+        if timeouts.attempt:
+            own = started + timeouts.attempt
+            return min(until, own) if until else own
+        return until
 
 
 class Exchange:
@@ -87,6 +114,7 @@ class Exchange:
         "_began",
         "_channel",
         "_connection",
+        "_is_cut",
         "_terms",
         "_method",
         "_request",
@@ -100,7 +128,7 @@ class Exchange:
         terms: Terms,
         request: Request,
         attempt: Attempt,
-        connection: Connection,
+        connection: AnyConnection,
         began: float,
         started: float,
     ) -> None:
@@ -114,6 +142,7 @@ class Exchange:
         self._began = began  # the first attempt
         self._started = started
         self._upload: Flow | None = None
+        self._is_cut = False  # the server reset the connection in the middle of the request
 
     def run(self, server: Server) -> Response:
         """The response, once its head is there; its body gives the server back. Raises Failure."""
@@ -130,13 +159,13 @@ class Exchange:
         if head.status in self._terms.unwanted:
             server.failed(self._terms.now(), attempt.first_byte)
         else:
-            server.succeeded(head.status, attempt.first_byte)
+            server.succeeded(self._started + attempt.first_byte, head.status, attempt.first_byte)
         if head.status == 101:
             tunnel = Tunnel(self._switched(head), server, attempt, timeouts.tunnel, self)
             return Response(head, tunnel)
         upload = self._upload
         if head.framing == NONE or (head.framing == LENGTH and head.length == 0):
-            if head.keep_alive and (upload is None or upload.done):
+            if head.keep_alive and not self._is_cut and (upload is None or upload.done):
                 server.pool.release(self._connection)
             else:
                 self._connection.close()
@@ -144,8 +173,10 @@ class Exchange:
             attempt.total = attempt.first_byte
             return Response(head, None)
         relay = Relay(head, self._connection, server, attempt, self)
-        relay.read_timeout = timeouts.read
-        relay.until = self._until(timeouts)
+        relay.read_timeout = 0.0 if timeouts.idle else timeouts.read
+        relay.idle = timeouts.idle
+        relay.until = self._began + timeouts.request if timeouts.request else 0.0
+        relay.is_last = self._is_cut
         relay.upload = upload if upload is not None and not upload.done else None
         return Response(head, relay)
 
@@ -158,6 +189,7 @@ class Exchange:
         head = request.head
         body: RequestBody | None = request.body
         upgrade = self._terms.upgrade
+        switches = upgrade and head.upgrade is not None and self._connection.prepare_upgrade(head)
         host = request.host_header
         if host is None and not request.host:
             # HTTP/1.0 may leave it out, the HTTP/1.1 that is sent on may not (RFC 9112 section 3.2).
@@ -169,9 +201,11 @@ class Exchange:
         if body is None:
             data = head.render(request.target, host, request.drop, request.extra, upgrade)
         elif body.kept is not None:
+            # A stream says itself where it ends, so that it needs no length which the client did not give.
+            framing = body.framing if self._channel.framed else LENGTH
             data = (
                 head.render(
-                    request.target, host, request.drop, request.extra, upgrade, LENGTH, body.length, False
+                    request.target, host, request.drop, request.extra, upgrade, framing, body.length, False
                 )
                 + body.kept
             )
@@ -190,16 +224,22 @@ class Exchange:
         channel = self._channel
         try:
             if body is None:
-                channel.send(data, timeouts.send)
+                channel.send(data, self._patience(timeouts, timeouts.send))
+                if channel.framed and not switches:
+                    channel.shutdown_write()
             else:
                 channel.hold(data)
-                self._upload = body.flow(channel, timeouts.send)
+                self._upload = body.flow(channel, timeouts.send, not timeouts.idle)
         except Broken as broken:
+            if broken.what == "reset" and channel.sent > self._sent:
+                # It may have answered first (413, say).
+                self._is_cut = True
+                return
             raise self._unsent(broken) from broken
 
     def _unsent(self, broken: Broken) -> Failure:
         if broken.what == "timeout":
-            return Failure("upstream_write_timeout")
+            return Failure("response_timeout" if self.is_over() else "upstream_write_timeout")
         return Failure(
             "connection_terminated", "while the request was sent", repeatable=self._is_repeatable()
         )
@@ -211,6 +251,8 @@ class Exchange:
         """
         attempt = self._attempt
         body: RequestBody | None = self._request.body
+        if self._connection.is_refused:
+            return body is None or body.is_whole
         if not attempt.reused or attempt.first_byte >= 0.0 or not (body is None or body.is_whole):
             return False
         return self._channel.sent == self._sent or is_idempotent(self._request)
@@ -235,46 +277,52 @@ class Exchange:
                 request.interim(head)
         raise Failure("malformed_response", "too_many_interim")
 
-    def _patience(self, timeouts: Timeouts) -> float:
-        """How long the next bytes may take, with the bounds of the attempt and of the whole exchange."""
+    def _patience(self, timeouts: Timeouts, own: float) -> float:
+        """How long the next bytes may take: `own` seconds, or what is left of a bound."""
         if not timeouts.attempt and not timeouts.request:
-            return timeouts.read
-        ends = [self._began + timeouts.request] if timeouts.request else []
-        if timeouts.attempt:
-            ends.append(self._started + timeouts.attempt)
-        left = max(min(ends) - self._terms.now(), 0.001)
-        return min(left, timeouts.read) if timeouts.read else left
+            return own
+        left = max(self._terms.deadline(self._began, self._started) - self._terms.now(), 0.001)
+        return min(left, own) if own else left
 
     def _upload_until_answer(self, timeouts: Timeouts) -> float:
+        if self._is_cut:
+            return _LAST_WORDS
         upload = self._upload
         if upload is None or upload.done or upload.broken is not None:
-            return self._patience(timeouts)
+            return self._patience(timeouts, timeouts.read)
+        until = self._terms.deadline(self._began, self._started)
         try:
-            pump(upload, None, self._channel, None, False, 0, self._until(timeouts))
+            pump(upload, None, self._channel, None, False, timeouts.idle, until)
         except Malformed as malformed:
             raise Failure("malformed_request", malformed.rule, status=malformed.status) from malformed
         except Broken as broken:
             if broken.side == "sink" and broken.what == "reset":
                 # The server may have answered before it stopped listening (413, say).
                 return _LAST_WORDS
-            raise self._upload_failure(broken) from broken
-        return self._patience(timeouts)
+            raise self._upload_failure(broken, upload) from broken
+        return self._patience(timeouts, timeouts.read)
 
     def is_over(self) -> bool:
         """Whether the bound of the whole exchange is reached; a wait may end a little early."""
         bound = self._terms.timeouts.request
         return bound > 0.0 and self._terms.now() - self._began >= bound - _SLACK
 
-    def _until(self, timeouts: Timeouts) -> float:
-        """The moment by which the whole exchange must be over; 0.0: none."""
-        return self._began + timeouts.request if timeouts.request else 0.0
+    def _is_late(self) -> bool:
+        """Whether the bound of this attempt is reached."""
+        bound = self._terms.timeouts.attempt
+        return bound > 0.0 and self.elapsed() >= bound - _SLACK
 
-    def _upload_failure(self, broken: Broken) -> Failure:
+    def _upload_failure(self, broken: Broken, upload: Flow) -> Failure:
         if broken.side == "sink":
             return Failure("upstream_write_timeout")
         if broken.what == "timeout":
             if self.is_over():
                 return Failure("response_timeout")
+            if upload.source.pending and self._is_late():
+                # There was more to send, and the server did not take it.
+                return Failure("upstream_write_timeout", "attempt_timeout")
+            if self._terms.timeouts.idle:
+                return Failure("upstream_read_timeout", "nobody said anything")
             if self._request.body.expects and self._attempt.first_byte < 0.0 and not self._request.body.moved:
                 return Failure("upstream_read_timeout", "before the request body was asked for")
             return Failure("request_body_timeout")
@@ -295,9 +343,9 @@ class Exchange:
             )
         return Failure("connection_terminated", "in the response's head")
 
-    def _switched(self, head: ResponseHead) -> Connection:
+    def _switched(self, head: ResponseHead) -> AnyConnection:
         if not self._terms.upgrade or self._request.head.upgrade is None or head.upgrade is None:
             raise Failure("upgrade_failed", "101 was not asked for")
-        if self._upload is not None and not self._upload.done:
+        if self._is_cut or (self._upload is not None and not self._upload.done):
             raise Failure("upgrade_failed", "101 before the end of the request")
         return self._connection

@@ -16,7 +16,7 @@ from ..net.endpoints import has_ended
 from .exchange import Exchange, Terms
 from .group import Group
 from .guard import Guard
-from .pool import Connection
+from .pool import AnyConnection
 from .retry import COUNTED, IDEMPOTENT, Retry
 from .server import Server
 
@@ -38,6 +38,10 @@ class Forward:
         self._buffer = buffer
         self._guard = guard
 
+    def for_calls(self, seconds: float) -> Forward:
+        """The same for calls of gRPC; `seconds`: the bound of one, 0.0: it has none."""
+        return Forward(self._group, self._retry, self._terms.for_calls(seconds), self._buffer, self._guard)
+
     def __call__(self, request: Request) -> Response:
         """Answer `request` from a server. Raises Failure."""
         retry = self._retry
@@ -45,14 +49,14 @@ class Forward:
         if body is not None:
             if self._buffer:
                 body.fill(self._buffer)
-            if retry.attempts > 1 and retry.may_execute_twice(request):
+            if retry.attempts > 1 and (self._terms.may_refuse or retry.may_execute_twice(request)):
                 body.keep(retry.body)
         return self._serve(request) if self._guard is None else self._guard.run(request, self._serve)
 
     def _serve(self, request: Request) -> Response:
         retry = self._retry
         now = self._terms.now()
-        server = self._group.choose(request, now)
+        server = self._group.choose(request, now, self._terms.timeouts.request)
         # The choice may have taken a wait, which is no time of the server's.
         started = self._terms.now()
         if started - now >= _WAIT and _is_gone(request):
@@ -63,59 +67,44 @@ class Forward:
         except Failure as failure:
             if retry.attempts == 1:
                 raise
-            return self._ask_others(request, server, now, failure, None)
+            return self._ask_others(request, server, now, failure)
         if response.head.status in retry.statuses:
-            return self._ask_others(request, server, now, None, response)
+            return self._ask_others(request, server, now, response)
         return response
 
     def _ask_others(
-        self,
-        request: Request,
-        server: Server,
-        began: float,
-        failure: Failure | None,
-        response: Response | None,
+        self, request: Request, server: Server, began: float, outcome: Failure | Response
     ) -> Response:
         """What another server says after one that failed or whose answer will not do, else what that said."""
         tried = [server]
-        while True:
-            following = self._following(request, tried, began, failure, response)
-            if following is None:
-                break
-            if response is not None:
-                _discard(response)
-            failure = response = None
+        while (following := self._following(request, tried, began, outcome)) is not None:
+            if isinstance(outcome, Response):
+                _discard(outcome)
             tried.append(following)
             try:
-                response = self._ask(request, following, began, self._terms.now())
-            except Failure as error:
-                failure = error
+                outcome = self._ask(request, following, began, self._terms.now())
+            except Failure as failure:
+                outcome = failure
             finally:
                 self._group.retried()
-            if response is not None and response.head.status not in self._retry.statuses:
-                return response
-        if response is None:
-            assert failure is not None
-            raise failure
-        return response
+            if isinstance(outcome, Response) and outcome.head.status not in self._retry.statuses:
+                return outcome
+        if isinstance(outcome, Failure):
+            raise outcome
+        return outcome
 
     def _following(
-        self,
-        request: Request,
-        tried: list[Server],
-        began: float,
-        failure: Failure | None,
-        response: Response | None,
+        self, request: Request, tried: list[Server], began: float, outcome: Failure | Response
     ) -> Server | None:
         """The server that is asked next, taken; None: what the last one said is final."""
         retry = self._retry
         body: RequestBody | None = request.body
-        if len(tried) >= retry.attempts or not (body is None or body.is_whole):
+        if not retry.allows(request, len(tried)) or not (body is None or body.is_whole):
             return None
-        if failure is not None:
-            if not retry.after_failure(failure, request):
+        if isinstance(outcome, Failure):
+            if not retry.after_failure(outcome, request):
                 return None
-        elif response is None or not retry.after_status(response.head.status, request):
+        elif not retry.after_status(outcome.head.status, request):
             return None
         now = self._terms.now()
         passed = now - began
@@ -147,20 +136,20 @@ class Forward:
             raise
 
     def _attempt(
-        self, request: Request, server: Server, connection: Connection | None, began: float, started: float
+        self, request: Request, server: Server, connection: AnyConnection | None, began: float, started: float
     ) -> Response:
         attempt = Attempt(server.name)
         request.attempts.append(attempt)
         try:
             if connection is None:
-                connection = server.pool.dial(self._terms.patience_to_connect(began, started))
+                introduce = self._terms.introduce
+                first = b"" if introduce is None else introduce(request)
+                connection = server.pool.dial(self._terms.patience_to_connect(began, started), first)
                 attempt.connect = self._terms.now() - started
             else:
                 attempt.reused = True
             exchange = Exchange(self._terms, request, attempt, connection, began, started)
             try:
-                if self._terms.introduce is not None and not attempt.reused:
-                    connection.channel.hold(self._terms.introduce(request))
                 response = exchange.run(server)
             except BaseException:
                 connection.close()
@@ -176,7 +165,8 @@ class Forward:
 
 def _is_gone(request: Request) -> bool:
     """Whether nobody is there for an answer: under overload, clients give up first."""
-    return request.client_channel is not None and has_ended(request.client_channel)
+    channel = request.client_channel
+    return channel is not None and (channel.peer_finished or has_ended(channel))
 
 
 def _discard(response: Response) -> None:

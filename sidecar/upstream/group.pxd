@@ -19,7 +19,7 @@ cdef class Group:
     cdef object _now
     cdef Server _only
     cdef bint _is_limited
-    cpdef Server choose(self, Request request, double now)
+    cpdef Server choose(self, Request request, double now, double patience=*)
     cpdef Server choose_other(self, Request request, double now, object tried)
     cpdef retried(self)
     cpdef Server pick(self, Request request, double now, object tried)

@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from ..errors import Failure
 from ..message import Request
+from ..net.channel import Channel
 from .balance.base import Balance
 from .balance.round_robin import RoundRobin
 from .budget import Budget
@@ -74,27 +75,50 @@ class Queue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, look: Look, timeout: float) -> Server | None:
-        """What `look` found when it was one's turn; None: nothing in so many seconds. Raises Failure."""
+    def wait(self, look: Look, timeout: float, client: Channel | None = None) -> Server | None:
+        """What `look` found when it was one's turn; None: nothing in so many seconds. Raises Failure.
+
+        When `client` leaves, its place is free at once: under overload clients give up first.
+        """
         turn = _Turn(look)
         self._waiting.append(turn)
-        left = timeout
         try:
-            while not turn.over.wait(min(left, _LOOK)) and left > _LOOK:
-                left -= _LOOK
-                # Room also comes without the end of an attempt: a ban is over, a server is well or new.
-                self.wake()
+            if client is not None:
+                self._watch(client, turn)
+            self._stand(turn, timeout)
         except BaseException:
             if turn.server is not None:
                 # Killed with the room in hand: it is the next one's.
                 turn.server.give_back()
             raise
         finally:
+            if client is not None:
+                client.unpark()
             if not turn.is_over:
                 self._waiting.remove(turn)
         if turn.failure is not None:
             raise turn.failure
         return turn.server
+
+    def _watch(self, client: Channel, turn: _Turn) -> None:
+        def look(client: Channel) -> None:
+            # Else it has sent something, the next request say.
+            if client.peer_finished and not turn.is_over:
+                self._waiting.remove(turn)
+                turn.failure = Failure("client_gone", "while it waited for a server")
+                turn.end()
+
+        if client.fileno() >= 0 and not client.peer_finished:
+            client.park(look, 0.0)
+        look(client)
+
+    def _stand(self, turn: _Turn, timeout: float) -> None:
+        """Wait for one's turn."""
+        left = timeout
+        while not turn.over.wait(min(left, _LOOK)) and left > _LOOK:
+            left -= _LOOK
+            # Room also comes without the end of an attempt: a ban is over, a server is well or new.
+            self.wake()
 
     def wake(self) -> None:
         """A server may have room: hand it over."""
@@ -176,15 +200,18 @@ class Group:
         # Who waits may have use for one that is new.
         self._queue.wake()
 
-    def choose(self, request: Request, now: float) -> Server:
-        """A server for the first attempt, taken. Raises Failure: none is usable, or none has room in time."""
+    def choose(self, request: Request, now: float, patience: float = 0.0) -> Server:
+        """A server for the first attempt, taken. Raises Failure: none is usable, or none has room in time.
+
+        `patience`: seconds that the request may wait at most, however long others do; 0: as long as they.
+        """
         if self._is_limited and self._queue:
             # Room may have come without the end of an attempt: a ban is over, a server has recovered.
             self._queue.wake()
         self._begun += 1
         server = self.pick(request, now, ())
         if server is None:
-            return self._wait_for(request)
+            return self._wait_for(request, patience)
         server.take(now)
         return server
 
@@ -220,14 +247,16 @@ class Group:
             server = self._backups.pick(request, now, tried)
         return server
 
-    def _wait_for(self, request: Request) -> Server:
+    def _wait_for(self, request: Request, patience: float) -> Server:
         look = partial(self._look, request)
         server = look()
         if server is not None:
             return server
         if len(self._queue) >= self._room:
             raise Failure("upstream_overloaded", "the queue is full", repeatable=True)
-        server = self._queue.wait(look, self._wait)
+        # A TCP client may end its side long before it has its answer; there only a reset would tell.
+        client = request.client_channel if request.scheme != "tcp" else None
+        server = self._queue.wait(look, min(self._wait, patience) if patience else self._wait, client)
         if server is None:
             raise Failure("upstream_overloaded", "no server in time", repeatable=True)
         return server

@@ -12,13 +12,18 @@ from ..config.kinds import TEXT, TIMEOUT, checked, choice, integer, list_of, opt
 from ..config.schema import Kind, option, quoted
 
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
+_GRPC: Final = "grpc"
+_LONGEST_SERVICE: Final = 255
 _LONGEST_TARGET: Final = 2048
 _LONGEST_TEXT: Final = 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A request without body for `target`; with an empty method only a connection is made."""
+    """A request without body for `target`; with an empty method only a connection is made.
+
+    With the method `grpc` the target is a service, and grpc.health.v1.Health is asked for its state.
+    """
 
     method: str = ""
     target: str = ""
@@ -28,11 +33,17 @@ class Check:
         """Whether a connection is all that is asked for."""
         return not self.method
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the health service of gRPC is asked."""
+        return self.method == _GRPC
+
     def __str__(self) -> str:
         """As it is written."""
-        return f"{self.method} {self.target}" if self.method else "tcp"
+        return f"{self.method} {self.target}".rstrip() if self.method else "tcp"
 
 
+_SERVICE: Final = re.compile(r"[A-Za-z0-9_./-]+")
 _TARGET: Final = re.compile(r"/(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -40,6 +51,8 @@ def _parse_check(text: str) -> Check:
     if text == "tcp":
         return Check()
     words = text.split()
+    if words[0] == _GRPC:
+        return _parse_grpc(words[1:])
     if len(words) != 2 or words[0] not in _METHODS:
         raise ValueError(f"{quoted(text)} is not a check: {_check_advice(words)}")
     target = words[1]
@@ -54,6 +67,13 @@ def _parse_check(text: str) -> Check:
     return Check(words[0], target)
 
 
+def _parse_grpc(words: list[str]) -> Check:
+    service = " ".join(words)
+    if service and (not _SERVICE.fullmatch(service) or len(service) > _LONGEST_SERVICE):
+        raise ValueError(f"{quoted(service)} is not a service: write grpc, or grpc package.Service")
+    return Check(_GRPC, service)
+
+
 def _check_advice(words: list[str]) -> str:
     first = words[0] if words else ""
     if len(words) == 1 and len(first) < 80 and _TARGET.fullmatch(first):
@@ -64,11 +84,11 @@ def _check_advice(words: list[str]) -> str:
         return "leave the value empty"
     if first.upper() in _METHODS and first not in _METHODS:
         return f"methods are written in capitals: {first.upper()}"
-    return "write GET /healthz, HEAD /, OPTIONS / or tcp"
+    return "write GET /healthz, HEAD /, OPTIONS /, grpc, grpc SERVICE or tcp"
 
 
-#: `GET /healthz`, `HEAD /`, `OPTIONS /` or `tcp`.
-CHECK: Final[Kind[Check]] = Kind("GET path | HEAD path | OPTIONS path | tcp", _parse_check)
+#: `GET /healthz`, `HEAD /`, `OPTIONS /`, `grpc`, `grpc package.Service` or `tcp`.
+CHECK: Final[Kind[Check]] = Kind("GET path | HEAD path | OPTIONS path | grpc [service] | tcp", _parse_check)
 
 
 class Statuses(NamedTuple):
@@ -142,6 +162,7 @@ _SHORTEST: Final = 0.1
 
 _FAST: Final = 1.0
 _UNLESS_TCP: Final = ("health_expect", "health_host", "health_body")
+_UNLESS_GRPC: Final = ("health_expect", "health_body")
 
 _INTERVAL: Final = checked(
     TIMEOUT, lambda value: "that is too often: write at least 100ms" if value < _SHORTEST else None
@@ -155,7 +176,9 @@ class HealthOptions:
     health_check: Check | None = option(
         None,
         optional(CHECK),
-        "How servers are probed: a request such as GET /healthz, or tcp for a connection alone; empty: not.",
+        "How servers are probed: a request such as GET /healthz, grpc for what the health service of gRPC "
+        "says of a server or of one service, or tcp for a connection alone, with TLS if protocol says so; "
+        "empty: not.",
     )
     health_interval: float = option(5.0, _INTERVAL, "Time from one probe of a server to the next, ±10 %.")
     health_fast_interval: float = option(
@@ -205,10 +228,15 @@ class HealthOptions:
             for key in _KEYS:
                 if getattr(self, key) != _DEFAULTS[key]:
                     yield key, "does nothing without health_check: add that, or remove this"
-        elif self.health_check.is_tcp:
-            for key in _UNLESS_TCP:
+        else:
+            idle = _UNLESS_TCP if self.health_check.is_tcp else _UNLESS_GRPC * self.health_check.is_grpc
+            for key in idle:
                 if getattr(self, key) != _DEFAULTS[key]:
-                    yield key, "does nothing beside health_check = tcp: write GET /healthz, or remove this"
+                    check = str(self.health_check)
+                    yield (
+                        key,
+                        f"does nothing beside health_check = {check}: write GET /healthz, or remove this",
+                    )
 
 
 _KEYS: Final = tuple(field.name for field in fields(HealthOptions))

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import Broken, Failure
 from ..message import Request
-from ..net.channel import Channel
 from ..net.endpoints import Endpoints, endpoints
 from ..wire.proxy_protocol import LOCAL, render
 
@@ -47,22 +45,7 @@ def _endpoints(request: Request) -> Endpoints:
     return Endpoints(source, destination)
 
 
-def introduced(send_proxy: str, connect: Callable[[float], Channel]) -> Callable[[float], Channel]:
-    """`connect`, which is for the proxy's own purposes, with what the server must hear first."""
+def own_introduction(send_proxy: str) -> bytes:
+    """What to send ahead on connections for the proxy's own purposes."""
     version = _VERSIONS.get(send_proxy)
-    if version is None:
-        return connect
-    header = LOCAL[version]
-
-    def connect_and_say(timeout: float) -> Channel:
-        channel = connect(timeout)
-        try:
-            channel.send(header, timeout)
-        except BaseException as error:
-            channel.close()
-            if isinstance(error, Broken):
-                raise Failure("connection_terminated", "at its start", repeatable=True) from error
-            raise
-        return channel
-
-    return connect_and_say
+    return b"" if version is None else LOCAL[version]

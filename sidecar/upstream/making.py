@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from ..runtime import World
+from ..wire.head import Limits
 from .balance.base import Balance
 from .balance.consistent_hash import ConsistentHash
 from .balance.hash import Hash
@@ -15,10 +17,15 @@ from .balance.least_connections import LeastConnections
 from .balance.least_time import LeastTime
 from .balance.random_two import RandomTwo
 from .balance.round_robin import RoundRobin
-from .pool import ServerPool
+from .dialer import Dialer, Secure
+from .pool import AnyPool, ServerPool
 from .server import Server, State
 from .servers import Spot
-from .settings import Balancing
+from .settings import Balancing, UpstreamSettings
+
+#: Fields of a response head, and bytes of its first line.
+_MOST_FIELDS: Final = 1000
+_LONGEST_LINE: Final = 8192
 
 #: Makes what chooses among servers that stand in for each other.
 Balancer = Callable[[Sequence[Server]], Balance]
@@ -30,7 +37,7 @@ _MAKERS: Final[dict[str, Balancer]] = {
 }
 
 
-def make_server(spot: Spot, pool: ServerPool, state: State) -> Server:
+def make_server(spot: Spot, pool: AnyPool, state: State) -> Server:
     """The server of one generation at a place, as it is configured."""
     settings = spot.server
     server = Server(spot.name, pool, state, spot.weight)
@@ -42,6 +49,27 @@ def make_server(spot: Spot, pool: ServerPool, state: State) -> Server:
     server.backup = spot.backup
     server.down = settings.down
     return server
+
+
+def make_pool(
+    settings: UpstreamSettings, spot: Spot, keepalive: int, secure: Secure | None, world: World
+) -> AnyPool:
+    """The connections to the server at a place. `secure`: how TLS is spoken with it; None: it is not."""
+    now = world.clock.monotonic
+    if settings.is_multiplexed:
+        from .multiplexed import MultiplexedPool  # who does not use it need not have it in memory
+
+        dialer = Dialer(spot.addresses, secure, now)
+        limits = response_limits(settings)
+        return MultiplexedPool(dialer, limits, keepalive, settings.keepalive_timeout, world.tasks, now)
+    first, *others = spot.addresses
+    other = others[0] if others else None
+    return ServerPool(first, keepalive, settings.keepalive_timeout, other, now, secure)
+
+
+def response_limits(settings: UpstreamSettings) -> Limits:
+    """What the head of a response may be."""
+    return Limits(settings.max_header_size, _MOST_FIELDS, _LONGEST_LINE)
 
 
 def balancer(balance: Balancing, chance: random.Random) -> Balancer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..errors import Failure
+from ..errors import Failure, Malformed
 from ..message import Handler, Request, Response
 from ..runtime import Tasks
 from ..wire.head import LENGTH
@@ -40,6 +40,9 @@ class Copied:
     def keep(self, limit: int) -> None:
         """It is kept."""
 
+    def keep_complete(self, limit: int) -> None:
+        """It is kept."""
+
 
 class Mirror:
     """A handler around another; `percent` of its requests go to `other` too. `largest`: bytes of a body."""
@@ -68,6 +71,7 @@ class Mirror:
         body = request.body
         if body is not None:
             body.keep(self._largest)
+            body.keep_complete(self._largest)
         if self._active >= _MOST or (body is not None and body.kept is None):
             self.skipped += 1
             return
@@ -80,7 +84,7 @@ class Mirror:
             response = self._other(copy)
             if isinstance(response.body, Relay):
                 response.body.drain(_LARGEST)
-        except Failure:
+        except (Failure, Malformed):
             # Passive health and the log of its servers' transitions tell; nobody waits for this answer.
             pass
         finally:
@@ -91,7 +95,18 @@ class Mirror:
 
 def _copy_of(request: Request) -> Request:
     copy = Request(request.head, request.path, request.client, request.scheme, request.listener)
-    for name in ("endpoints", "host", "port", "extra", "drop", "host_header", "match", "route", "target"):
+    for name in (
+        "endpoints",
+        "host",
+        "port",
+        "extra",
+        "drop",
+        "host_header",
+        "match",
+        "route",
+        "target",
+        "tls",
+    ):
         setattr(copy, name, getattr(request, name))
     body: Any = request.body
     copy.body = None if body is None else Copied(body.kept)

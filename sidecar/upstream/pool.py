@@ -9,36 +9,101 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
 from ..config.addresses import Address
 from ..net.channel import Channel
-from ..net.dial import dial_any, numeric_target
 from ..runtime import SystemClock
+from ..wire.head import RequestHead
+from .dialer import Dialer, Secure, say
 from .rest import Rest
 
 #: A connection that ends this much before its time was ended by the server, not by our timer.
 _ALMOST: Final = 0.99
 
 
+class AnyConnection(Protocol):
+    """What an exchange has of a server: a connection, or a stream of one that is shared."""
+
+    channel: Channel
+    waited: float  # seconds that it had rested when it was taken
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said that it did not act on the request."""
+
+    def prepare_upgrade(self, head: RequestHead) -> bool:
+        """The request that is about to be sent asks for another protocol; whether the server is asked, too.
+
+        Raises Failure: it would not understand.
+        """
+
+    def close(self) -> None:
+        """End it; what is not complete is cut off."""
+
+
+class AnyPool(Protocol):
+    """Connections to one server."""
+
+    rest: Rest
+
+    def acquire(self, now: float, careful: bool = False) -> AnyConnection | None:
+        """One that is there already, or None. `careful`: for what must not be sent twice."""
+
+    def dial(self, timeout: float, first: bytes = b"") -> AnyConnection:
+        """A new one in at most so many seconds; with `first`, which the server hears first, nobody else's.
+
+        Raises Failure.
+        """
+
+    def release(self, connection: Any) -> None:
+        """Take it back after an exchange that ended cleanly."""
+
+    def connect(self, timeout: float) -> Channel:
+        """TCP alone. Raises Failure."""
+
+    def open(self, timeout: float, first: bytes = b"") -> Channel:
+        """A connection of its own on which nothing was asked, TLS included. Raises Failure."""
+
+    def ask(self, timeout: float, first: bytes = b"") -> Channel:
+        """The same for one request, whose end ends it. Raises Failure."""
+
+    def resize(self, keepalive: int, keepalive_timeout: float) -> None:
+        """Keep so many that rest from now on, for so many seconds."""
+
+    def refresh(self) -> None:
+        """Close what rests and take no more of what is in use: whom is trusted has changed."""
+
+    def close(self) -> None:
+        """Close what rests; attempts in progress go on."""
+
+
 class Connection(HTTPConnection):
     """A connection of urllib3 whose socket is a channel."""
 
     channel: Channel
-    connect_with: Callable[[float], Channel]
+    open_with: Callable[[float, bytes], Channel]
+    first: bytes  # what the server hears before all else
     expire: Callable[[Channel], None]
+    era: int  # that of the pool when it was opened
     rested: float  # the moment it came back, of the monotonic clock
     waited: float  # seconds that it had rested when it was taken last
+    is_refused = False
 
-    def __init__(self, *args: Any, connect_with: Callable[[float], Channel], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, open_with: Callable[[float, bytes], Channel], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.connect_with = connect_with
+        self.open_with = open_with
+        self.first = b""
+
+    def prepare_upgrade(self, head: RequestHead) -> bool:
+        """The request says it all."""
+        return True
 
     def _new_conn(self) -> Any:
-        self.channel = self.connect_with(float(self.timeout or 0))
+        self.channel = self.open_with(float(self.timeout or 0), self.first)
         return self.channel
 
     @property
@@ -83,24 +148,40 @@ class ServerPool(HTTPConnectionPool):
         keepalive_timeout: float,
         other: Address | None = None,
         now: Callable[[], float] = SystemClock.monotonic,
+        secure: Secure | None = None,
     ) -> None:
         """`address` is numeric or a UNIX socket, `other` the same server's in the other family."""
         self.address = address
         self.rest = Rest(keepalive_timeout)
         self.closed = False
+        self._era = 0
         self._now = now
-        self._targets = [numeric_target(one) for one in (address, other) if one is not None]
+        self._dialer = Dialer([one for one in (address, other) if one is not None], secure, now)
         super().__init__(
             address.host or "localhost",
             address.port or None,
             maxsize=keepalive,
             block=False,
-            connect_with=self.connect,
+            open_with=self._dialer.open,
         )
 
     def connect(self, timeout: float) -> Channel:
-        """A connection of its own, in at most so many seconds. Raises Failure."""
-        return dial_any(self._targets, timeout)
+        """TCP alone, a connection of its own, in at most so many seconds. Raises Failure."""
+        return self._dialer.connect(timeout)
+
+    def open(self, timeout: float, first: bytes = b"") -> Channel:
+        """The same, with TLS if the server speaks it; `first` has been said. Raises Failure."""
+        channel = self._dialer.open(timeout, first)
+        if first and self._dialer.secure is None:
+            try:
+                say(channel, b"", timeout)
+            except BaseException:
+                channel.close()
+                raise
+        return channel
+
+    #: A connection of its own serves one request as well.
+    ask = open
 
     def acquire(self, now: float, careful: bool = False) -> Connection | None:
         """An idle connection that is still alive, or None. `careful`: for what must not be sent twice."""
@@ -115,10 +196,12 @@ class ServerPool(HTTPConnectionPool):
             connection.close()
         return None
 
-    def dial(self, timeout: float) -> Connection:
+    def dial(self, timeout: float, first: bytes = b"") -> Connection:
         """A new connection; `timeout` in seconds. Raises Failure."""
         connection: Connection = self._new_conn()  # type: ignore[assignment]
         connection.timeout = timeout
+        connection.first = first
+        connection.era = self._era
         connection.connect()
         connection.expire = self._expire
         connection.waited = 0.0
@@ -129,7 +212,10 @@ class ServerPool(HTTPConnectionPool):
         items = self.pool.items
         channel = connection.channel
         # Bytes behind the response belong to nobody: the server and we disagree about where it ends.
-        if self.closed or len(items) >= self.pool.maxsize or channel.pending or channel.peer_finished:
+        if len(items) >= self.pool.maxsize or channel.pending or channel.peer_finished:
+            connection.close()
+            return
+        if self.closed or connection.era != self._era:
             connection.close()
             return
         if connection.waited > self.rest.proven:
@@ -156,8 +242,13 @@ class ServerPool(HTTPConnectionPool):
         while len(self.pool.items) > keepalive:
             self.pool.items.pop(0).close()
 
+    def refresh(self) -> None:
+        """Close what rests; what is in use is closed when it comes back, and what is new is kept again."""
+        self._era += 1
+        while self.pool.items:
+            self.pool.items.pop().close()
+
     def close(self) -> None:
         """Close what rests; what is in use is closed when it comes back."""
         self.closed = True
-        while self.pool.items:
-            self.pool.items.pop().close()
+        self.refresh()

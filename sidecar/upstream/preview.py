@@ -25,6 +25,9 @@ from .sticky import Sticky
 #: Servers that the text lists besides the one that is chosen.
 _LISTED: Final = 20
 
+#: What is spoken with servers, for people.
+_SPOKEN: Final = {"https": "HTTP/1.1 over TLS", "h2c": "HTTP/2 without TLS", "h2": "HTTP/2 over TLS"}
+
 #: They draw: nobody knows for whom.
 _BY_CHANCE: Final = ("random_two", "least_time")
 
@@ -231,11 +234,22 @@ class _Look:
         if own.balance.key is not None and self._key is None and len(self._asked) > 1:
             yield f"{own.balance.key} is empty for this request: servers take turns"
         yield from self._notes_of_cookie()
+        if own.protocol != "http":
+            yield f"protocol = {own.protocol}: {_SPOKEN[own.protocol]}{self._trusted}"
         if self._watched:
             counted = "it counts" if len(self._watched) == 1 else "each counts"
             yield f"{_listed(self._watched)}: resolved when it runs, here {counted} as one address"
         if own.health_check is not None and own.health_start == "pending":
             yield "servers are asked only after their first good probe (health_start = pending)"
+
+    @property
+    def _trusted(self) -> str:
+        """Whether servers have to prove who they are, for people."""
+        if not self._settings.is_secure:
+            return ""
+        return (
+            ", certificates are verified" if self._settings.tls_verify else ", nobody looks at certificates"
+        )
 
     def _notes_of_cookie(self) -> Iterator[str]:
         own = self._settings

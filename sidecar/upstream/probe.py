@@ -13,6 +13,7 @@ from ..errors import REASONS, Broken, Failure, Malformed
 from ..net.channel import HEAD, SLOW, Channel
 from ..wire.body import ChunkedDecoder
 from ..wire.head import CHUNKED, CLOSE, LENGTH, NONE, Limits, ResponseHead
+from . import grpc_health
 from .health_check import Check, Statuses
 
 #: Opens a connection within so many seconds. Raises Failure.
@@ -66,12 +67,16 @@ class _Deadline:
 class Probe:
     """How a server is asked and what it should say. `host` is the value of the Host field."""
 
-    __slots__ = ("_method", "_request", "_timeout", "body", "expect")
+    __slots__ = ("_is_grpc", "_method", "_request", "_timeout", "body", "expect")
 
     def __init__(self, check: Check, timeout: float, host: str) -> None:
         self._timeout = timeout
-        self._method = check.method.encode()
-        self._request = b"" if check.is_tcp else _request(check, host)
+        self._is_grpc = check.is_grpc
+        self._method = b"POST" if check.is_grpc else check.method.encode()
+        if check.is_grpc:
+            self._request = grpc_health.request(check.target, host, timeout)
+        else:
+            self._request = b"" if check.is_tcp else _request(check, host)
         self.expect: tuple[Statuses, ...] = (Statuses(200, 399),)
         self.body = b""  # what the first BODY bytes of the body hold; empty: anything
 
@@ -97,9 +102,13 @@ class Probe:
 
     def _ask(self, channel: Channel, deadline: _Deadline) -> Finding:
         channel.send(self._request, deadline.left())
+        if channel.framed:
+            channel.shutdown_write()
         head = self._head(channel, deadline)
         if head is None:
             return Finding("connection_terminated", "before the response began")
+        if self._is_grpc:
+            return self._state(channel, head, deadline)
         if not any(first <= head.status <= last for first, last in self.expect):
             return Finding("status", f"{head.status}")
         body = _body(channel, head, deadline)
@@ -108,6 +117,14 @@ class Probe:
         if self.body not in body:
             return Finding("body", f"the first {len(body)} bytes do not hold the text")
         return _GOOD
+
+    def _state(self, channel: Channel, head: ResponseHead, deadline: _Deadline) -> Finding:
+        """What the health service of gRPC says."""
+        body = _body(channel, head, deadline)
+        if body is None:
+            return Finding("response_incomplete", "the body is cut short")
+        trouble = grpc_health.trouble(head, body, getattr(channel, "trailers", b""))
+        return Finding("status", trouble) if trouble else _GOOD
 
     def _head(self, channel: Channel, deadline: _Deadline) -> ResponseHead | None:
         """The head of the final response; None when the connection ends first. Raises Broken, Malformed."""
@@ -147,7 +164,7 @@ def _body(channel: Channel, head: ResponseHead, deadline: _Deadline) -> bytes | 
     if head.framing == NONE:
         return b""
     wanted = min(head.length, BODY) if head.framing == LENGTH else BODY
-    decoder = ChunkedDecoder() if head.framing == CHUNKED else None
+    decoder = ChunkedDecoder() if head.framing == CHUNKED and not channel.framed else None
     body = bytearray()
     while len(body) < wanted and (decoder is None or not decoder.done):
         try:
@@ -157,6 +174,6 @@ def _body(channel: Channel, head: ResponseHead, deadline: _Deadline) -> bytes | 
                 raise
             return None
         if not data:
-            return bytes(body) if head.framing == CLOSE else None
+            return bytes(body) if head.framing == CLOSE or channel.framed else None
         body += data if decoder is None else decoder.feed(data)[0]
     return bytes(body[:wanted])

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """C side of relay.py."""
 
-from ..message cimport Attempt
+from ..message cimport Attempt, Request
 from ..net.channel cimport Channel, Flow
 from ..wire.head cimport ResponseHead
 from .server cimport Server
@@ -12,8 +12,11 @@ cdef class Relay:
     cdef object _exchange
     cdef ResponseHead _head
     cdef Server _server
+    cdef public Request call
+    cdef public double idle
     cdef public long long moved
     cdef public double read_timeout
+    cdef public bint is_last
     cdef public double until
     cdef public Flow upload
     cpdef send_to(self, Channel client, int framing, double write_timeout)

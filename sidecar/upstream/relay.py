@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import Broken, Failure, Malformed
-from ..message import Attempt
+from ..message import Attempt, Request
 from ..net.channel import Channel, Flow, pump
 from ..wire.body import ChunkedDecoder
+from ..wire.grpc import field, status
 from ..wire.head import CHUNKED, CLOSE, LENGTH, ResponseHead
-from .pool import Connection
+from .pool import AnyConnection
 from .server import Server
+
+if TYPE_CHECKING:
+    from ..net.h2 import Stream
 
 _PIECE: Final = 65536  # bytes of a body that are read at once to be forgotten
 
@@ -35,6 +39,9 @@ class Relay:
         "_exchange",
         "_head",
         "_server",
+        "call",
+        "idle",
+        "is_last",
         "moved",
         "read_timeout",
         "until",
@@ -44,19 +51,22 @@ class Relay:
     def __init__(
         self,
         head: ResponseHead,
-        connection: Connection,
+        connection: AnyConnection,
         server: Server,
         attempt: Attempt,
         exchange: Exchange,
     ) -> None:
         self._head = head
-        self._connection: Connection | None = connection
+        self._connection: AnyConnection | None = connection
         self._server = server
         self._attempt = attempt
         self._exchange = exchange
         self.moved = 0
         self.read_timeout = 0.0
+        self.idle = 0.0  # seconds of silence in both directions; 0: each has its own bound
+        self.call: Request | None = None  # a call of gRPC, which is told how it ended
         self.until = 0.0  # monotonic moment when the whole exchange must be over; 0: never
+        self.is_last = False  # the connection is of no further use, whatever the head says
         self.upload: Flow | None = None  # the rest of the request body, when the server answered early
 
     @property
@@ -74,43 +84,64 @@ class Relay:
         )
         try:
             if self.upload is None:
-                pump(flow, None, None, client, False, 0, self.until)
+                pump(flow, None, None, client, False, self.idle, self.until)
             else:
                 # A client that leaves in the middle of its request must not hold the server's connection.
-                pump(self.upload, flow, None, client, True, 0, self.until)
+                pump(self.upload, flow, None, client, True, self.idle, self.until)
         except Broken as broken:
             raise self._failed(self._failure(broken)) from broken
         except Malformed as malformed:
             raise self._failed(Failure("malformed_response", malformed.rule)) from malformed
         self.moved = flow.moved
         self._attempt.total = self._exchange.elapsed()
-        self._connection = None
-        if head.keep_alive and (self.upload is None or (self.upload.done and self.upload.broken is None)):
-            self._server.pool.release(connection)
-        else:
-            connection.close()
-        self._server.give_back()
+        if self.call is not None:
+            stream: Stream = connection.channel  # type: ignore[assignment]
+            self.call.grpc_status = status(field(stream.trailers, b"grpc-status"))
+        is_sent = self.upload is None or (self.upload.done and self.upload.broken is None)
+        self._finish(connection, is_sent)
 
     def drain(self, limit: int) -> None:
         """Read the body and forget it, if it has at most `limit` bytes. Raises Failure."""
         connection, head = self._connection, self._head
         if connection is None or head.framing not in (LENGTH, CHUNKED) or head.length > limit:
             return
-        channel = connection.channel
-        decoder = ChunkedDecoder() if head.framing == CHUNKED else None
-        left = limit if decoder is not None else head.length
         try:
-            while left > 0 if decoder is None else not decoder.done:
-                if not (data := channel.read(min(left, _PIECE), self.read_timeout)) or left <= 0:
-                    return
-                left -= len(data)
-                if decoder is not None and decoder.feed(data)[1] < len(data):
-                    return
+            channel = connection.channel
+            if not (self._skip_stream(channel, limit) if channel.framed else self._skip(channel, limit)):
+                return
         except (Broken, Malformed) as error:
             raise Failure("response_incomplete") from error
-        self._connection = None
         self._attempt.total = self._exchange.elapsed()
-        self._server.pool.release(connection)
+        self._finish(connection, self.upload is None)
+
+    def _skip(self, channel: Channel, limit: int) -> bool:
+        """Read the body by its framing; False when it is longer than `limit` bytes, or cut short."""
+        decoder = ChunkedDecoder() if self._head.framing == CHUNKED else None
+        left = limit if decoder is not None else self._head.length
+        while left > 0 if decoder is None else not decoder.done:
+            if not (data := channel.read(min(left, _PIECE), self.read_timeout)) or left <= 0:
+                return False
+            left -= len(data)
+            if decoder is not None and decoder.feed(data)[1] < len(data):
+                return False
+        return True
+
+    def _skip_stream(self, channel: Channel, limit: int) -> bool:
+        """The same where the end of the stream is that of the body."""
+        left = limit
+        while data := channel.read(_PIECE, self.idle or self.read_timeout):
+            left -= len(data)
+            if left < 0:
+                return False
+        return True
+
+    def _finish(self, connection: AnyConnection, is_sent: bool) -> None:
+        """The body is complete. The connection may rest if that of the request is, too."""
+        self._connection = None
+        if self._head.keep_alive and is_sent and not self.is_last:
+            self._server.pool.release(connection)
+        else:
+            connection.close()
         self._server.give_back()
 
     def _failure(self, broken: Broken) -> Failure:
@@ -140,7 +171,7 @@ class Tunnel:
     __slots__ = ("_attempt", "_connection", "_exchange", "_idle", "_server", "moved", "upload")
 
     def __init__(
-        self, connection: Connection, server: Server, attempt: Attempt, idle: float, exchange: Exchange
+        self, connection: AnyConnection, server: Server, attempt: Attempt, idle: float, exchange: Exchange
     ) -> None:
         self._connection = connection
         self._server = server

@@ -20,10 +20,24 @@ from ..message import Request
 #: RFC 9110 section 9.2.2: asking twice means the same as asking once.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
+#: The server was reached, and nothing was sent to it for want of a secure connection.
+_NOT_SECURE: Final = ("tls_verify", "tls_failed", "tls_alert")
+
 #: Conditions with nginx's names → the reasons that they mean.
 _REASONS: Final = {
-    "error": frozenset(("dns_error", "connection_refused", "connection_failed", "connection_terminated")),
-    "timeout": frozenset(("connection_timeout", "upstream_read_timeout", "upstream_write_timeout")),
+    "error": frozenset(
+        (
+            "dns_error",
+            "connection_refused",
+            "connection_failed",
+            "connection_terminated",
+            *_NOT_SECURE,
+            "not_http2",
+        )
+    ),
+    "timeout": frozenset(
+        ("connection_timeout", "tls_timeout", "upstream_read_timeout", "upstream_write_timeout")
+    ),
     "invalid_header": frozenset(("malformed_response",)),
 }
 _STATUSES: Final = {f"http_{status}": status for status in (403, 404, 429, 500, 502, 503, 504)}
@@ -35,6 +49,19 @@ _INNOCENT: Final = frozenset((403, 404))
 
 #: What always speaks against a server, whether it makes a request go on to another or not (nginx).
 COUNTED: Final = frozenset().union(*_REASONS.values())
+
+
+#: The server was not reached: nothing was sent to it.
+UNREACHED: Final = frozenset(
+    (
+        "connection_refused",
+        "connection_failed",
+        "connection_timeout",
+        *_NOT_SECURE,
+        "tls_timeout",
+        "not_http2",
+    )
+)
 
 
 def _parse(text: str) -> tuple[str, ...]:
@@ -65,7 +92,11 @@ class RetryOptions:
         "with non_idempotent also for methods like POST that may have been executed.",
     )
     retry_attempts: int = option(
-        2, integer(1, 100), "How many servers a request may try, the first included."
+        2,
+        integer(1, 100),
+        "How many servers may get a request, the first included. One that cannot be reached has got nothing "
+        "and does not count: another is asked while there is one, within retry_timeout and retry_budget, so "
+        "that servers that die together cost no request. 1: no other is asked, whatever happens.",
     )
     retry_timeout: float = option(
         0.0, DURATION_OR_OFF, "How long after the first attempt began another one may begin."
@@ -76,7 +107,10 @@ class RetryOptions:
         "Largest request body in bytes that is kept so that it can be sent again; a larger one is sent once.",
     )
     attempt_timeout: float = option(
-        0.0, DURATION_OR_OFF, "Longest time for one attempt until the response begins."
+        0.0,
+        DURATION_OR_OFF,
+        "Longest time for one attempt until the response begins; to connect and to send the request, with "
+        "the body of a slow client, are parts of it.",
     )
 
     @property
@@ -119,6 +153,12 @@ class Retry:
     def may_execute_twice(self, request: Request) -> bool:
         """Whether a server that may have acted on the request does not rule out another one."""
         return self.non_idempotent or is_idempotent(request)
+
+    def allows(self, request: Request, tried: int) -> bool:
+        """Whether another server may be asked after so many; those that got nothing do not count."""
+        if tried < self.attempts or self.attempts == 1:
+            return tried < self.attempts
+        return tried - sum(one.reason in UNREACHED for one in request.attempts) < self.attempts
 
     def after_failure(self, failure: Failure, request: Request) -> bool:
         """Whether this failure lets another server be asked."""

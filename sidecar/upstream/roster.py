@@ -10,11 +10,11 @@ from collections.abc import Callable, Hashable, Mapping
 from ..config.addresses import Address
 from .group import Queue
 from .health import Checker
-from .pool import ServerPool
+from .pool import AnyPool
 from .server import State
 
-#: Where a server is: an address, or one of each family.
-Spot = tuple[Address, ...]
+#: Where a server is: an address, or one of each family; with TLS also the name that it must prove to have.
+Place = tuple[Address | str, ...]
 
 
 class Member:
@@ -22,7 +22,7 @@ class Member:
 
     __slots__ = ("pool", "state")
 
-    def __init__(self, pool: ServerPool, state: State) -> None:
+    def __init__(self, pool: AnyPool, state: State) -> None:
         self.pool = pool
         self.state = state
 
@@ -45,7 +45,7 @@ class Roster:
     """The members of one upstream, who watches them, and who waits for them."""
 
     def __init__(self) -> None:
-        self._members: dict[Spot, Member] = {}
+        self._members: dict[Place, Member] = {}
         self._checkers: dict[Hashable, Checker] = {}
         self.queue = Queue()
         self.departures = 0  # how often members went: who was built before must look again
@@ -56,21 +56,22 @@ class Roster:
         """How many servers may be asked now."""
         return self.left()
 
-    def member(
-        self, spot: Spot, keepalive: int, keepalive_timeout: float, new_state: Callable[[], State]
-    ) -> Member:
-        """The member at an address, or at one of each family; known or new."""
-        member = self._members.get(spot)
+    def member(self, place: Place, new_pool: Callable[[], AnyPool], new_state: Callable[[], State]) -> Member:
+        """The member at a place; known or new."""
+        member = self._members.get(place)
         if member is None:
-            other = spot[1] if len(spot) > 1 else None
-            member = Member(ServerPool(spot[0], keepalive, keepalive_timeout, other), new_state())
-            self._members[spot] = member
+            member = self._members[place] = Member(new_pool(), new_state())
         return member
 
-    def keep(self, checks: Mapping[Spot, Check | None], keepalive: int, keepalive_timeout: float) -> None:
+    def refresh(self) -> None:
+        """No connection that stands takes another request: whom is trusted has changed."""
+        for member in self._members.values():
+            member.pool.refresh()
+
+    def keep(self, checks: Mapping[Place, Check | None], keepalive: int, keepalive_timeout: float) -> None:
         """These addresses are served from now on, each with its check; the others go."""
-        for spot in [one for one in self._members if one not in checks]:
-            self._members.pop(spot).close()
+        for place in [one for one in self._members if one not in checks]:
+            self._members.pop(place).close()
             self.departures += 1
         for member in self._members.values():
             member.pool.resize(keepalive, keepalive_timeout)

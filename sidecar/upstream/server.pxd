@@ -33,6 +33,6 @@ cdef class Server:
     cpdef bint is_fit(self, double now)
     cpdef bint is_banned(self, double now)
     cpdef failed(self, double now, double seconds=*)
-    cpdef succeeded(self, int status, double seconds)
+    cpdef succeeded(self, double now, int status, double seconds)
     cpdef take(self, double now)
     cpdef give_back(self)

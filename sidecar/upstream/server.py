@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from .pool import ServerPool
+from .pool import AnyPool
 
 #: From here on a status says that the server failed; for `max_fails` it counts only when it is configured to.
 _SERVER_ERROR: Final = 500
@@ -68,7 +68,7 @@ class Server:
         "weight",
     )
 
-    def __init__(self, name: str, pool: ServerPool, state: State, weight: int = 1) -> None:
+    def __init__(self, name: str, pool: AnyPool, state: State, weight: int = 1) -> None:
         self.name = name  # as the log and the configuration name it
         self.pool = pool
         self.state = state
@@ -119,10 +119,12 @@ class Server:
         if self.observer is not None:
             self.observer(self, True, seconds)
 
-    def succeeded(self, status: int, seconds: float) -> None:
+    def succeeded(self, now: float, status: int, seconds: float) -> None:
         """It answered. Failures are forgotten after their window: this was the probe after a ban, say."""
         state = self.state
         if state.fails and state.accessed < state.checked:
+            if 0 < self.max_fails <= state.fails:
+                state.recovered = now
             state.fails = 0
         if self.observer is not None:
             self.observer(self, status >= _SERVER_ERROR, seconds)

@@ -21,6 +21,7 @@ from .concurrency import ConcurrencyOptions
 from .health_check import HealthOptions
 from .outlier import OutlierOptions
 from .retry import RetryOptions
+from .trust_settings import TrustOptions
 
 _FAIL_TIMEOUT: Final = 10.0
 
@@ -128,8 +129,8 @@ class ServerOptions:
         "A server: host:port, [v6]:port, unix:/path or srv:NAME for SRV records; a name is all its "
         "addresses. Behind it weight= (its share, 1 to 1000), max_fails= and fail_timeout= (after so many "
         "failures in that time it is left alone as long; 1 and 10s), max_connections= (requests at one "
-        "time), slow_start= (until it has its whole share after a recovery), backup (asked when no other "
-        "can be), down (never).",
+        "time), slow_start= (until it has its whole share again after a ban, an ejection or failed health "
+        "checks), backup (asked when no other can be), down (never).",
     )
     balance: Balancing = option(Balancing(), BALANCING, "How the server of a request is chosen.")
     sticky: str = option(
@@ -140,6 +141,7 @@ class ServerOptions:
         TEXT,
         "By what sticky cookies are signed; empty: a random one until the process ends. Give it to all that "
         "serve the same clients.",
+        secret=True,
     )
 
 
@@ -151,14 +153,23 @@ class ConnectionOptions:
     send_timeout: float = option(
         60.0, TIMEOUT, "Longest wait until a server takes the next bytes of a request."
     )
-    read_timeout: float = option(60.0, TIMEOUT, "Longest wait for the next bytes of a response.")
+    read_timeout: float = option(
+        60.0,
+        TIMEOUT,
+        "Longest wait for the next bytes of a response; the silence of a gRPC call over HTTP/2 is bounded by "
+        "tunnel_timeout alone.",
+    )
     request_timeout: float = option(
         0.0,
         DURATION_OR_OFF,
-        "Longest time for a whole exchange, from the choice of a server to the last byte.",
+        "Longest time for a whole exchange, from the wait for a server to the last byte; a gRPC call over "
+        "HTTP/2 has its own in grpc-timeout, and the shorter one holds.",
     )
     tunnel_timeout: float = option(
-        3600.0, TIMEOUT, "How long an upgraded connection (WebSocket) may be silent in both directions."
+        3600.0,
+        TIMEOUT,
+        "How long an upgraded connection (WebSocket), or a gRPC call over HTTP/2, may be silent in both "
+        "directions.",
     )
     keepalive: int = option(64, integer(0, 10_000), "Idle connections kept for each server; 0: none.")
     keepalive_timeout: float = option(60.0, TIMEOUT, "How long an idle connection to a server is kept.")
@@ -193,6 +204,7 @@ class UpstreamSettings(
     HealthOptions,
     BudgetOptions,
     RetryOptions,
+    TrustOptions,
     ConnectionOptions,
     ServerOptions,
     Section,
@@ -205,7 +217,10 @@ class UpstreamSettings(
     def check(self) -> Iterable[tuple[str, str]]:
         """An upstream has a server that may be asked, and each server once."""
         yield from self._server_mistakes()
+        yield from self.trust_mistakes(self.server)
         yield from self.health_mistakes()
+        if self.health_check is not None and self.health_check.is_grpc and not self.is_multiplexed:
+            yield "health_check", "grpc needs HTTP/2: write protocol = h2c, or h2 with TLS"
         yield from self.concurrency_mistakes()
 
     def _server_mistakes(self) -> Iterator[tuple[str, str]]:
@@ -234,6 +249,7 @@ class UpstreamSettings(
             yield "sticky_key", "signs nothing without sticky: write sticky = cookie NAME, or drop it"
         yield from self._idle_parameters()
         yield from self._idle_keepalive()
+        yield from self.trust_idle()
         yield from self.retry_idle()
         if self.why_once and self.retry_budget != BudgetOptions.retry_budget:
             yield "retry_budget", f"has no use with {self.why_once}: drop it, or allow more attempts"
@@ -251,8 +267,8 @@ class UpstreamSettings(
                 yield key, "fail_timeout= has no use with max_fails=0: drop it"
             if server.slow_start and self.balance.name in _BY_PLACE:
                 yield key, f"slow_start= has no use with balance = {self.balance.name}: drop it"
-            elif server.slow_start and self.health_check is None and not self.ejects:
-                yield key, "slow_start= has no use: nothing but health_check or eject_… brings servers back"
+            elif server.slow_start and not (server.max_fails or self.health_check or self.ejects):
+                yield key, "slow_start= has no use with max_fails=0: add health_check or eject_…, or drop it"
 
     def _idle_keepalive(self) -> Iterator[tuple[str, str]]:
         if self.send_proxy != "off":

@@ -17,7 +17,7 @@ class Process(Section):
     DOC: ClassVar[str] = "The process."
     wait: float = option(0.25, DURATION, "How long it waits.")
     quiet: bool = option(False, ON_OFF, "Whether it speaks.")
-    note: str = option("", TEXT, "A note.")
+    note: str = option("", TEXT, "A note.", secret=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ The process.
 | --- | --- | --- | --- |
 | `wait` | duration | `250ms` | How long it waits. |
 | `quiet` | on \\| off | `off` | Whether it speaks. |
-| `note` | text | none | A note. |
+| `note` | text, secret | none | A note. |
 
 ## [pool NAME]
 

@@ -19,6 +19,13 @@ from sidecar.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded(Section):
+    KIND: ClassVar[str] = "guarded"
+    NAMED: ClassVar[bool] = False
+    key: str = option("", TEXT, "What nobody sees.", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Process(Section):
     KIND: ClassVar[str] = "process"
     NAMED: ClassVar[bool] = False
@@ -153,6 +160,15 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "expected"), MISTAKES)
 def test_mistakes_have_their_place_and_a_remedy(tmp_path: Path, text: str, expected: list[str]) -> None:
     assert refused(tmp_path, text) == expected
+
+
+def test_a_mistake_in_a_secret_does_not_tell_it(tmp_path: Path) -> None:
+    (tmp_path / "0.ini").write_text("[guarded]\nkey = s3'c\tret\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, (Guarded,), {})
+    assert caught.value.mistakes == [
+        f"{tmp_path}/0.ini:2: [guarded] key: the value holds the control character U+0009: remove it"
+    ]
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> None:

@@ -98,6 +98,30 @@ def test_json_has_values_and_origins(tmp_path: Path) -> None:
     assert pool["options"]["server.B"] == {"value": "$1 app", "origin": f"{tmp_path}/0.ini:8"}
 
 
+@dataclass(frozen=True, slots=True)
+class Guarded(Section):
+    KIND: ClassVar[str] = "guarded"
+    NAMED: ClassVar[bool] = False
+    key: str = option("", TEXT, "What nobody sees.", secret=True)
+
+
+def test_a_secret_is_not_shown_and_its_place_is(tmp_path: Path) -> None:
+    (tmp_path / "0.ini").write_text("[guarded]\nkey = s3cret\n")
+    configuration = load(tmp_path, (Guarded,), {})
+    assert configuration.only(Guarded).key == "s3cret"
+    text = as_text(configuration)
+    assert text == (f"# {tmp_path}/0.ini:1\n[guarded]\n# {tmp_path}/0.ini:2\n# key = (set, not shown)\n")
+    shown = json.loads(as_json(configuration))
+    assert shown["sections"][0]["options"] == {
+        "key": {"value": "(set, not shown)", "origin": f"{tmp_path}/0.ini:2"}
+    }
+    # What reads it back has none, and not one that everybody knows.
+    (tmp_path / "0.ini").write_text(text)
+    again = load(tmp_path, (Guarded,), {})
+    assert again.only(Guarded).key == ""
+    assert "key =\n" in as_text(again)
+
+
 words = st.text(alphabet="ab${}=[]#;é ,", max_size=12).map(str.strip)
 
 

@@ -15,6 +15,9 @@ from tests.support.peers import ask
 
 RATE: Final = 2000
 
+#: So many requests a second that others would slow them down.
+pytestmark = pytest.mark.alone
+
 CHECKS: Final = "health_check = GET /health\nhealth_interval = 200ms\nhealth_timeout = 100ms"
 #: A server that rests but for a moment, so that much happens in little time.
 SOON: Final = "max_fails=1 fail_timeout=100ms"
@@ -90,6 +93,35 @@ def test_kill(live: Live, three: list[Server], checks: str, kills: int) -> None:
     assert len(lines) < load.report.sent / 100
     assert repeated(three) == []
     assert load.report.rate > RATE * 0.8
+
+
+def test_two_of_three_die(live: Live, three: list[Server]) -> None:
+    """At one time, with two attempts in all: a server that is not reached is none, so no GET fails."""
+    sidecar = _start(live, three, "retry_attempts = 2")
+    dying, last = three[:2], three[2]
+    with Load(live.port, RATE) as load:
+        for _ in range(5):
+            _use(dying[0])
+            for server in dying:
+                server.signal(signal.SIGKILL)
+            for server in dying:
+                server.kill()
+            _use(last, 300)
+            for server in dying:
+                server.start()
+            for server in dying:
+                _use(server)
+    print(load.report)
+    # But where both had it in hand: the second one died a moment later, and had got it from the first one.
+    lost = _lines(sidecar, set(load.report.failed("g")))
+    assert {tuple(why for _, why in _story(line)) for line in lost.values()} <= {
+        ("connection_terminated",) * 2
+    }
+    stories = [_story(line) for line in sidecar.exchanges()]
+    met_both = [story for story in stories if sum(why == "connection_refused" for _, why in story) == 2]
+    assert met_both
+    assert {story[-1] for story in met_both} == {(last.address, "200")}
+    assert repeated(three) == []
 
 
 @pytest.mark.parametrize("checks", ["", CHECKS], ids=["passive", "active"])

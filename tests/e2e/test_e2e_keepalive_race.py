@@ -11,6 +11,9 @@ import pytest
 from tests.support.fleet import Load, repeated, servers
 from tests.support.live import Live, until
 
+#: What races with what is a matter of milliseconds.
+pytestmark = pytest.mark.alone
+
 #: How many there are, GETs among them; a longer run by hand asks for more.
 REQUESTS: Final = int(os.environ.get("KEEPALIVE_RACE_REQUESTS", "1800"))
 CLIENTS: Final = 600

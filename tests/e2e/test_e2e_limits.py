@@ -117,6 +117,7 @@ def test_running_out_of_descriptors_neither_spins_nor_kills(live: Live) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
+@pytest.mark.alone
 def test_idle_connection_costs_little_memory(live: Live) -> None:
     """5,000 keep-alive connections that have asked once, against none."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -95,6 +95,7 @@ def _frozen(shadow: Server) -> None:
     shadow.signal(signal.SIGSTOP)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("trouble", [_silent, _garbage, _cut, _frozen, Server.kill])
 def test_shadow_in_trouble(live: Live, pair: list[Server], trouble: Callable[[Server], None]) -> None:
     """Under load no request fails or waits for it; when the shadow is well again it gets copies again."""

@@ -171,12 +171,13 @@ def test_server_recovers_while_somebody_waits(live: Live, tmp_path: Path) -> Non
 
 
 def test_client_leaves_the_line(live: Live, server: Server) -> None:
-    """What it asked for is not executed for nobody: the next one's turn comes."""
-    sidecar = _start(live, server, "queue = 3", "max_connections=1")
+    """Its place is free at once, what it asked for is not executed for nobody, and others have their turn."""
+    sidecar = _start(live, server, "queue = 1", "max_connections=1")
     with _asking(live, "/wait/first") as (first,):
         _hold(server, "first")
         with _asking(live, "/left") as (left,):
             assert _waits(left)
+        until(lambda: any(line["path"] == "/left" for line in sidecar.exchanges()), "the end of /left")
         with _asking(live, "/stays") as (stays,):
             assert _waits(stays)
             server.tell("/release")
@@ -202,6 +203,7 @@ def test_concurrency_limit(live: Live, server: Server) -> None:
     ]
 
 
+@pytest.mark.alone
 def test_adaptive_concurrency(live: Live, server: Server) -> None:
     """A server that keeps up is never refused anything for it."""
     _start(live, server, "concurrency_limit = adaptive")

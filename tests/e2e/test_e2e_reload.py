@@ -56,7 +56,8 @@ def test_hup_reloads_and_answers_also_when_nothing_is_new(live: Live) -> None:
     sidecar = live.start(HELLO.format("old"))
     sidecar.signal(signal.SIGHUP)
     (event,) = sidecar.wait_event("reload_unchanged")
-    assert event["reason"] == "HUP"
+    # The watch of the folder looks by itself when it begins; a slow machine makes one answer of both.
+    assert "HUP" in event["reason"].split(", ")
     live.conf.write("20-hello.ini", HELLO.format("new"))
     sidecar.signal(signal.SIGHUP)
     assert "HUP" in sidecar.wait_event("reload_applied")[0]["reason"]

@@ -94,7 +94,7 @@ def test_nobody_listening_is_told_as_such_without_an_address() -> None:
     server.close()
     settle()
     with Path() as path:
-        path.pool._targets = [(2, (server.address.host, server.address.port))]
+        path.pool._dialer._targets = [(2, (server.address.host, server.address.port))]
         client = path.connect()
         client.send(GET)
         head = client.read_until(b"\r\n\r\n")

@@ -7,8 +7,10 @@ import pytest
 from sidecar.errors import Failure, Malformed
 from sidecar.net.body import RequestBody
 from sidecar.net.channel import pump
+from sidecar.net.h2 import Stream
 from sidecar.wire.head import Limits, RequestHead
-from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start
+from tests.support.http2 import DATA, END_STREAM, HI, POST, Served, frame
+from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -240,3 +242,52 @@ def test_a_body_that_was_passed_on_in_part_is_not_settled() -> None:
             pump(body.flow(server.channel, TIMEOUT))
         assert body.moved == 4
         assert not body.settle()
+
+
+# -- a body that is here to its end
+
+
+def kept(*pieces: bytes, ends: bool = True, limit: int = 10, bound: int = -1) -> bytes | None:
+    """What is kept of a stream's body when it is asked for; the whole of it is passed on afterwards."""
+    found: list[bytes | None] = []
+
+    def serve(stream: Stream) -> None:
+        head = RequestHead(Limits())
+        stream.read_head(head, TIMEOUT, TIMEOUT)
+        wait_until(lambda: stream.is_complete if ends else True)
+        body = RequestBody(head, stream, TIMEOUT)
+        if bound >= 0:
+            body.bound(bound)
+        body.keep_complete(limit)
+        found.append(body.kept)
+        assert body.is_whole
+        stream.send(HI, TIMEOUT)
+        stream.finish()
+
+    with Served(serve) as client:
+        client.send(client.headers(1, POST, ends=False))
+        for number, piece in enumerate(pieces, 1):
+            client.send(frame(DATA, END_STREAM if ends and number == len(pieces) else 0, 1, piece))
+        assert client.answer(1).body == b"hi"
+        assert not client.failed
+    return found[0]
+
+
+def test_a_body_that_is_here_to_its_end_is_kept() -> None:
+    assert kept(b"hel", b"lo") == b"hello"
+    assert kept(b"x" * 10) == b"x" * 10
+    assert kept(b"") == b""
+
+
+def test_one_that_is_longer_or_not_complete_stays_where_it_is() -> None:
+    assert kept(b"x" * 11) is None
+    assert kept(b"x" * 6, bound=5) is None
+    assert kept(b"hel", ends=False) is None
+
+
+def test_one_that_is_no_stream_has_no_end_to_be_seen() -> None:
+    with ScriptedPeer(readable=True) as peer:
+        body = body_of(peer, "Content-Length: 5")
+        peer.send(b"hello")
+        body.keep_complete(10)
+        assert body.kept is None

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.net.client_address import (
+    CLIENT_CERTIFICATE_FIELDS,
     UNIX_PEER,
     UNTRUSTED_DROP,
     ClientAddress,
@@ -15,7 +16,7 @@ from sidecar.net.client_address import (
     parse_address,
     peer_address,
 )
-from sidecar.wire.head import Limits, RequestHead
+from sidecar.wire.head import Limits, Names, RequestHead
 
 PRIVATE = ClientAddress([ip_network("10.0.0.0/8"), ip_network("fd00::/8")])
 NOBODY = ClientAddress([])
@@ -230,7 +231,20 @@ def test_what_is_too_long_for_an_address_is_not_remembered() -> None:
 
 def test_the_fields_to_drop_are_names() -> None:
     assert b"Forwarded" in UNTRUSTED_DROP
-    assert len(set(UNTRUSTED_DROP)) == len(UNTRUSTED_DROP)
+    assert len({name.lower() for name in UNTRUSTED_DROP}) == len(UNTRUSTED_DROP)
+    assert set(CLIENT_CERTIFICATE_FIELDS) <= set(UNTRUSTED_DROP)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-Forwarded-Client-Cert", "client-cert", "Client_Cert_Chain", "SSL-CLIENT-VERIFY", "X-SSL-Client-S-DN"],
+)
+def test_what_a_stranger_says_of_its_certificate_goes_no_further(name: str) -> None:
+    head = RequestHead(Limits())
+    assert head.feed(f"GET / HTTP/1.1\r\nHost: a\r\n{name}: x\r\nX-Mine: y\r\n\r\n".encode())
+    sent = head.render(drop=Names(UNTRUSTED_DROP))
+    assert b"X-Mine: y\r\n" in sent
+    assert name.encode() not in sent
 
 
 ENTRIES = st.one_of(

@@ -16,7 +16,7 @@ from gevent.event import Event
 from sidecar.config.addresses import Address
 from sidecar.errors import Failure
 from sidecar.net.channel import Channel
-from sidecar.net.dial import _interleaved, dial, dial_any, numeric_target
+from sidecar.net.dial import _interleaved, dial, dial_any, notice_death, numeric_target
 from tests.support.streams import TIMEOUT, now, open_descriptors, outcome, settle, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -300,3 +300,24 @@ def test_a_race_that_is_killed_as_it_is_won_keeps_nothing(monkeypatch: pytest.Mo
     settle()
     assert dialing.dead
     assert not attempts.is_open(1)
+
+
+# -- dead connections
+
+
+def test_a_connection_knows_when_it_is_dead() -> None:
+    with listening() as listener:
+        channel = dial([target(listener)], TIMEOUT)
+        notice_death(channel, 1.5)
+        sock = socket.socket(fileno=os.dup(channel.fileno()))
+        with sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1500
+        channel.close()
+
+
+def test_a_unix_socket_needs_no_such_thing() -> None:
+    one, two = socket.socketpair()
+    with two:
+        channel = Channel(one.detach())
+        notice_death(channel, 1.5)
+        channel.close()

@@ -9,6 +9,7 @@ import pytest
 from sidecar.config.addresses import Address
 from sidecar.config.merge import load
 from sidecar.errors import ConfigurationError
+from sidecar.net.https import Hsts
 from sidecar.net.settings import ListenerSettings
 
 
@@ -24,7 +25,7 @@ def test_only_bind_must_be_given(tmp_path: Path) -> None:
     )
     assert (settings.header_timeout, settings.body_timeout, settings.write_timeout) == (15.0, 60.0, 60.0)
     assert (settings.idle_timeout, settings.proxy_protocol, settings.trusted_proxies) == (75.0, "off", ())
-    assert settings.protocol == "http"
+    assert (settings.protocol, settings.tls, settings.http2) == ("http", (), True)
     assert (settings.max_header_size, settings.max_headers, settings.max_target_size) == (32768, 100, 8192)
 
 
@@ -46,8 +47,10 @@ def test_only_bind_must_be_given(tmp_path: Path) -> None:
         ),
         ("bind = a:1\nprotocol = udp\n", "3: [listener public] protocol: 'udp' is not one of http, tcp"),
         ("bind = a:1\nidle_timeout = off\n", "3: [listener public] idle_timeout: 'off' is not a duration"),
-        ("bind = a:1\ntls = site\n", "3: [listener public] tls: is not a known option"),
-        ("bind = a:1\nhttp2 = on\n", "3: [listener public] http2: is not a known option"),
+        ("bind = a:1\ntls = a, a\n", "3: [listener public] tls: a certificate is listed twice: keep one"),
+        ("bind = a:1\nhttps_redirect = 0\n", "3: [listener public] https_redirect: '0' is not a port"),
+        ("bind = a:1\ntls = a\nhsts = 1\n", "4: [listener public] hsts: '1' is not an age: write off"),
+        ("bind = a:1\nhttp2 = maybe\n", "3: [listener public] http2: 'maybe' is neither on nor off"),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
@@ -59,3 +62,23 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
 
 def test_port_0_may_be_listed_twice(tmp_path: Path) -> None:
     assert len(listener(tmp_path, "bind = a:0, a:0\n").bind) == 2
+
+
+def test_what_is_about_https_is_off(tmp_path: Path) -> None:
+    settings = listener(tmp_path, "bind = a:1\n")
+    assert (settings.https_redirect, settings.hsts, settings.client_certificate_header) == (0, None, "off")
+    settings = listener(tmp_path, "bind = a:1\ntls = a\nhsts = 1y\nclient_certificate_header = client-cert\n")
+    assert (settings.hsts, settings.client_certificate_header) == (Hsts(31_536_000), "client-cert")
+
+
+@pytest.mark.parametrize(
+    ("text", "idle"),
+    [
+        ("https_redirect = on\n", []),
+        ("tls = a\nhsts = 1y\nclient_certificate_header = client-cert\n", []),
+        ("tls = a\nhttps_redirect = on\n", ["https_redirect"]),
+        ("hsts = 1y\nclient_certificate_header = client-cert\n", ["hsts", "client_certificate_header"]),
+    ],
+)
+def test_what_does_nothing_with_tls_or_without(tmp_path: Path, text: str, idle: list[str]) -> None:
+    assert [key for key, _ in listener(tmp_path, f"bind = a:1\n{text}").idle()] == idle

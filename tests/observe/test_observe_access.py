@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.message import Attempt, Request, connection
+from sidecar.net.tls_info import Parameters, Shown, TlsInfo
 from sidecar.observe.access import MAX_PATH, MAX_TEXT, AccessLog
 from sidecar.runtime import FakeClock
+from tests.support.signed import named, signed
 
 TEXT = st.text(st.characters(), max_size=30)
 BYTES = st.one_of(st.binary(max_size=30), TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -83,6 +85,31 @@ def test_what_is_absent_is_left_out() -> None:
     assert "upstream" not in fields
     assert fields["reason"] == "no_route"
     assert fields["attempts"] == []
+
+
+def secured(certificate: bytes | None = None, verify_error: str = "") -> Request:
+    asked = ask()
+    asked.tls = TlsInfo(Parameters("TLSv1.3", "", "a"), Shown(certificate, (), verify_error))
+    return asked
+
+
+CART = signed(named('cart "one"'))
+
+
+def test_tls_is_told_by_its_version() -> None:
+    assert b'"listener":"public","tls":"TLSv1.3","status":' in line_of(secured())
+    assert b" listener=public tls=TLSv1.3\n" in line_of(secured(), fmt="console")
+
+
+def test_a_certificate_that_was_shown_is_told_and_why_it_is_not_believed() -> None:
+    fields = strict(line_of(secured(CART)))
+    assert (fields["tls"], fields["client_cert"]) == ("TLSv1.3", 'CN=cart \\"one\\"')
+    assert "client_verify" not in fields
+    fields = strict(line_of(secured(CART, "expired\n")))
+    assert (fields["client_cert"], fields["client_verify"]) == ('CN=cart \\"one\\"', "failed: expired ")
+    told = line_of(secured(CART, "expired"), fmt="console")
+    assert b' tls=TLSv1.3 client_cert="' in told
+    assert b'client_verify="failed: expired"' in told
 
 
 def test_every_attempt_is_told_and_the_last_server_on_top() -> None:
@@ -213,6 +240,18 @@ def connection_line(request: Request, reason: str = "", fmt: Literal["json", "co
     return lines[0]
 
 
+def test_a_connection_may_have_tls() -> None:
+    asked = connected()
+    asked.tls = secured(CART).tls
+    fields = strict(connection_line(asked))
+    assert (fields["listener"], fields["tls"], fields["client_cert"]) == (
+        "edge",
+        "TLSv1.3",
+        'CN=cart \\"one\\"',
+    )
+    assert b' tls=TLSv1.3 client_cert="' in connection_line(asked, fmt="console")
+
+
 def test_a_connection_has_the_keys_of_an_exchange_as_far_as_it_has_the_things() -> None:
     failed = tried("10.0.0.1:1", total=0.001, reason="connection_refused")
     line = connection_line(connected(failed, tried(connect=0.0005, total=0.0111), host="a.example"))
@@ -249,3 +288,22 @@ def test_whatever_is_in_it_a_connection_is_one_line(host: str, route: str, serve
     record = strict(connection_line(request))
     assert record["protocol"] == "tcp"
     assert connection_line(request, fmt="console").count(b"\n") == 1
+
+
+def test_a_stream_of_http2_says_so() -> None:
+    request = ask()
+    request.client_channel = SimpleNamespace(framed=True)
+    assert strict(line_of(request))["protocol"] == "h2"
+    assert b" protocol=h2" in line_of(request, fmt="console")
+    request.client_channel = SimpleNamespace(framed=False)
+    assert "protocol" not in strict(line_of(request))
+
+
+def test_a_call_of_grpc_has_its_status() -> None:
+    request = ask()
+    assert "grpc_status" not in strict(line_of(request))
+    request.grpc_status = 0
+    assert strict(line_of(request))["grpc_status"] == 0
+    request.grpc_status = 14
+    assert strict(line_of(request))["grpc_status"] == 14
+    assert b" grpc_status=14" in line_of(request, fmt="console")

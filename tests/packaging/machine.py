@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.live import ROOT, until
-from tests.support.programs import program, require_root
+from tests.support.programs import one_at_a_time, program, require_root
 
 #: The first process of a machine that has systemd, and of one that has nothing.
 SYSTEMD: Final = ("/lib/systemd/systemd",)
@@ -222,20 +222,22 @@ def debian() -> Path:
     recipe = hashlib.sha256(f"{_SUITE} {_INCLUDED} 1".encode()).hexdigest()[:8]
     root = ROOT / "build" / f"debian-{_SUITE}-{recipe}"
     if not root.is_dir():
-        made = root.with_name(f"{root.name}.{os.getpid()}")
         command = [program("unshare", "util-linux"), "--mount", "--propagation", "private"]
         command += [program("debootstrap", "debootstrap", "debian-archive-keyring"), "--variant=minbase"]
-        done = subprocess.run(
-            [*command, f"--include={_INCLUDED}", _SUITE, str(made)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD,
-        )
-        assert done.returncode == 0, f"debootstrap failed:\n{(done.stdout + done.stderr)[-3000:]}"
-        for package in (made / "var/cache/apt/archives").glob("*.deb"):
-            package.unlink()
-        # Another run may have been faster; one of the two is as good.
-        if not root.is_dir():
-            made.rename(root)
+        command += [f"--include={_INCLUDED}", _SUITE]
+        with one_at_a_time():
+            # Who waited here may find it done.
+            if not root.is_dir():
+                _make(root, command)
     return root
+
+
+def _make(root: Path, command: list[str]) -> None:
+    made = root.with_name(f"{root.name}.{os.getpid()}")
+    done = subprocess.run(
+        [*command, str(made)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_BUILD
+    )
+    assert done.returncode == 0, f"debootstrap failed:\n{(done.stdout + done.stderr)[-3000:]}"
+    for package in (made / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+    made.rename(root)

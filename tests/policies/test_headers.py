@@ -88,6 +88,34 @@ def test_a_field_dropped_before_does_not_count_as_there() -> None:
     assert upstream_gets(policy, asked) == [*FORWARDING, b"Forwarded: d", b"X-Forwarded-Host: h"]
 
 
+CLIENT_CERT = [b"X-Forwarded-Client-Cert: Hash=0"]
+
+
+@pytest.mark.parametrize(
+    ("verbs", "expected"),
+    [
+        ({"request_header": {"X-Forwarded-Client-Cert": "mine"}}, [b"X-Forwarded-Client-Cert: mine"]),
+        ({"request_header_remove": ("x-forwarded-client-cert",)}, []),
+        ({"request_header_default": {"X-Forwarded-Client-Cert": "unused"}}, CLIENT_CERT),
+    ],
+)
+def test_the_route_wins_over_what_the_listener_says_of_a_certificate(
+    verbs: dict[str, Any], expected: list[bytes]
+) -> None:
+    asked = request()
+    asked.extra = b"X-Forwarded-Client-Cert: Hash=0\r\n"
+    assert upstream_gets(RequestHeaders.of(settings(**verbs)), asked) == expected
+    # Off, the one of a trusted proxy came with the request.
+    asked = request(*CLIENT_CERT)
+    asked.extra = b""
+    assert upstream_gets(RequestHeaders.of(settings(**verbs)), asked) == expected
+
+
+def test_always_is_one_field_in_place_of_all() -> None:
+    policy = ResponseHeaders.always("A", "1")
+    assert client_gets(policy, answer((b"a", b"2"), (b"B", b"3"))) == [b"B: 3", b"A: 1"]
+
+
 def test_remove_then_set_then_default_then_add() -> None:
     policy = RequestHeaders.of(
         settings(

@@ -120,3 +120,24 @@ def test_what_is_no_connection(url: str):
 def test_a_connection_has_no_fields():
     with pytest.raises(ConfigurationError, match="no fields"):
         Question("GET", "tcp://a", (("X", "y"),), "192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("url", "sni", "wants", "scheme", "told"),
+    [
+        ("/x", "", None, "https", "localhost"),
+        ("http://a/", "", False, "https", "a"),
+        ("https://A.:1/", "", True, "https", "a"),
+        ("https://a/", "B", True, "https", "b"),
+        ("http://a/", "b", True, "https", "b"),
+        ("https://[::1]/", "", True, "https", ""),
+        ("tcp://a", "", False, "tcp", "a"),
+        ("tcp://:1", "b", True, "tcp", "b"),
+    ],
+)
+def test_a_listener_with_tls_has_a_handshake(url: str, sni: str, wants: bool | None, scheme: str, told: str):
+    asked = Question("GET", url, (), "192.0.2.7", sni)
+    request = asked.request("secure", ListenerSettings(bind=(), tls=("site",)))
+    assert asked.wants_tls is wants
+    assert (request.scheme, request.tls.sni) == (scheme, told)
+    assert Question("GET", url, (), "192.0.2.7", sni).request("plain", ListenerSettings(bind=())).tls is None

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from hashlib import sha256
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from sidecar.message import Request
+from sidecar.net.tls_info import Parameters, Shown, TlsInfo
 from sidecar.routing.conditions import MAX_PARAMETERS, Condition, compiled, exclude, place
 from sidecar.routing.settings import RouteSettings
 from sidecar.routing.values import WANTED
 from sidecar.wire.head import Limits, RequestHead
+from tests.support.signed import named, signed
 
 
 def request(target: str = "/", *fields: str, method: str = "GET", client: str = "192.0.2.7") -> Request:
@@ -30,6 +34,62 @@ def condition(**options: Any) -> Condition:
 
 def client(*networks: str) -> Condition:
     return condition(client=tuple(ip_network(network) for network in networks))
+
+
+def shown(certificate: bytes | None = None, verify_error: str = "") -> Request:
+    asked = request()
+    asked.tls = TlsInfo(Parameters("TLSv1.3", "", "App.example"), Shown(certificate, (), verify_error))
+    return asked
+
+
+CART = signed(
+    named("cart"),
+    [x509.DNSName("A.example"), x509.DNSName("b.example"), x509.RFC822Name("me@b.example")],
+    0xAB,
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "asked", "why"),
+    [
+        (condition(tls={"version": "TLSv1.3"}), shown(), ""),
+        (condition(tls={"version": "TLSv1.2"}), shown(), "tls version is 'TLSv1.3', not 'TLSv1.2'"),
+        (condition(tls={"version": "TLSv1.3"}), request(), "there is no TLS, which tls.version is about"),
+        (condition(tls={"sni": "APP.example"}), shown(), ""),
+        (condition(tls={"sni": "~^app"}), shown(), ""),
+        (condition(tls={"client_verify": "none"}), shown(), ""),
+        (condition(tls={"client_verify": "~^failed"}), shown(CART, "expired"), ""),
+        (condition(tls={"client_subject": "CN=cart"}), shown(CART), ""),
+        (condition(tls={"client_dns": "a.example"}), shown(CART), ""),
+        (condition(tls={"client_dns": "B.example"}), shown(CART), ""),
+        (condition(tls={"client_san": "me@b.example"}), shown(CART), ""),
+        (condition(tls={"client_serial": "ab"}), shown(CART), ""),
+        (condition(tls={"client_fingerprint": sha256(CART).hexdigest().upper()}), shown(CART), ""),
+        (
+            condition(tls={"client_dns": "c.example"}),
+            shown(CART),
+            "tls client_dns is 'a.example' and 'b.example', not 'c.example'",
+        ),
+        (
+            condition(tls={"client_uri": "~."}),
+            shown(CART),
+            "tls client_uri is missing, not '~.'",
+        ),
+        (
+            condition(tls={"client_subject": "CN=cart"}),
+            shown(CART, "certificate has expired"),
+            "tls.client_subject needs a client certificate that is verified: failed: certificate has expired",
+        ),
+        (
+            condition(tls={"client_subject": "~.*"}),
+            shown(),
+            "tls.client_subject needs a client certificate that is verified: none",
+        ),
+    ],
+)
+def test_a_condition_about_tls_knows_why_not(one: Condition, asked: Request, why: str) -> None:
+    assert one.why_not(asked) == why
+    assert one.matches(asked) is (not why)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +138,15 @@ def test_the_number_of_parameters_that_are_looked_at_is_bounded() -> None:
 def test_all_options_become_conditions_cheap_ones_first() -> None:
     wanted = WANTED.parse("1")
     settings = RouteSettings(
-        query={"q": wanted}, cookie={"c": wanted}, header={"H": wanted, "G": wanted}, method=("GET",)
+        query={"q": wanted},
+        cookie={"c": wanted},
+        tls={"sni": wanted},
+        header={"H": wanted, "G": wanted},
+        method=("GET",),
     )
     assert [one.key for one in compiled(settings)] == [
         "method",
+        "tls.sni",
         "header.H",
         "header.G",
         "cookie.c",
@@ -103,6 +168,9 @@ def test_all_options_become_conditions_cheap_ones_first() -> None:
         (condition(header={"X-A": "~^a"}), condition(header={"X-A": "~^b"}), False),
         (condition(cookie={"a": "1"}), condition(cookie={"A": "2"}), False),
         (condition(cookie={"a": "1"}), condition(query={"a": "2"}), False),
+        (condition(tls={"sni": "a"}), condition(tls={"sni": "b"}), True),
+        (condition(tls={"client_serial": "0a"}), condition(tls={"client_serial": "0A"}), False),
+        (condition(tls={"sni": "a"}), condition(tls={"client_dns": "b"}), False),
         (client("10.0.0.0/8"), client("11.0.0.0/8", "fd00::/8"), True),
         (client("10.0.0.0/8"), client("10.1.0.0/16"), False),
         (client("10.0.0.0/8"), condition(method=("GET",)), False),

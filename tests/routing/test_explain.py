@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from sidecar.config.merge import Configuration, load
 from sidecar.errors import ConfigurationError
 from sidecar.net.settings import ListenerSettings
-from sidecar.routing.explain import explain
+from sidecar.routing.asked import Question
+from sidecar.routing.explain import Explanation, answer, explain
 from sidecar.routing.settings import RouteSettings
+from sidecar.settings import SECTIONS
 from sidecar.upstream.settings import UpstreamSettings
+from tests.support.signed import named, signed
 
 GOLDEN = Path(__file__).parent / "explain"
 BASE = "[listener public]\nbind = 127.0.0.1:8080\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
@@ -47,6 +51,7 @@ def test_what_programs_read(tmp_path: Path) -> None:
         "url": "http://example.org/x?y#z",
         "listener": "public",
         "path": "/x",
+        "tls": None,
         "refused": None,
         "route": "b",
         "origin": f"{tmp_path}/a.ini:8",
@@ -188,3 +193,98 @@ def test_a_connection_is_not_asked_for_what_only_requests_have(tmp_path: Path) -
         (upstream,) = asked(conf(tmp_path, f"{text}{option}\n{route}"), "tcp://x")["upstreams"]
         assert upstream["servers"] == []
         assert upstream["notes"][0].startswith(why)
+
+
+# TLS --------------------------------------------------------------------------------------------------------
+
+TLS = """\
+[certificate site]
+certificate = a.pem
+key = a.key
+client_ca = ca.pem
+verify_client = optional
+[listener plain]
+bind = 127.0.0.1:80
+https_redirect = on
+[listener secure]
+bind = 127.0.0.1:443
+tls = site
+[route internal]
+tls.sni = internal.example
+tls.client_dns = cart.example
+respond = 200 {tls.client_subject}
+[route all]
+respond = 200 {scheme} {tls.version}
+[listener tunnel]
+bind = 127.0.0.1:5432
+protocol = tcp
+tls = site
+[upstream db]
+server.a = 127.0.0.1:5433
+[route db]
+listener = tunnel
+sni = db.example
+tls.client_dns = cart.example
+upstream = db
+"""
+CART = signed(named("cart"), [x509.DNSName("cart.example"), x509.UniformResourceIdentifier("urn:a")])
+
+
+def secure(directory: Path, url: str, listener: str | None = None, **more: Any) -> Explanation:
+    (directory / "a.ini").write_text(TLS)
+    question = Question("GET", url, (), "192.0.2.7", **more)
+    return answer(load(directory, SECTIONS, {}), question, listener)
+
+
+def test_a_question_about_https_is_for_a_listener_with_tls(tmp_path: Path) -> None:
+    told = secure(tmp_path, "https://app.example:9/")
+    assert (told.listener, told.route, told.outcome) == ("secure", "all", "respond 200 https TLSv1.3")
+    assert told.tls == {"version": "TLSv1.3", "sni": "app.example"}
+    assert "\n  tls       version TLSv1.3, sni app.example\n" in str(told)
+    (other,) = told.passed_over
+    assert other.why == (
+        "tls sni is 'app.example', not 'internal.example'; "
+        "tls.client_dns needs a client certificate that is verified: none"
+    )
+    assert secure(tmp_path, "https://192.0.2.1/").tls == {"version": "TLSv1.3"}
+
+
+def test_what_the_client_shows_is_taken_as_verified(tmp_path: Path) -> None:
+    told = secure(tmp_path, "https://app.example/", sni="internal.example", certificate=CART)
+    assert (told.route, told.outcome) == ("internal", "respond 200 CN=cart")
+    assert told.as_dict()["tls"] == {
+        "version": "TLSv1.3",
+        "sni": "internal.example",
+        "client_subject": "CN=cart",
+        "client_san": "cart.example,urn:a",
+    }
+
+
+def test_a_connection_may_have_a_handshake(tmp_path: Path) -> None:
+    assert secure(tmp_path, "tcp://db.example", certificate=CART).route == "db"
+    assert secure(tmp_path, "tcp://:5432", sni="DB.example", certificate=CART).route == "db"
+    (other,) = secure(tmp_path, "tcp://db.example").passed_over
+    assert other.why == "tls.client_dns needs a client certificate that is verified: none"
+
+
+def test_a_question_about_http_is_sent_to_https(tmp_path: Path) -> None:
+    told = secure(tmp_path, "http://app.example/a?b")
+    assert (told.listener, told.route, told.passed_over) == ("plain", "", [])
+    assert str(told).endswith("\n  outcome   redirect 301 to https://app.example/a?b")
+    assert secure(tmp_path, "http://app.example/.well-known/acme-challenge/x").route == "all"
+
+
+def test_a_path_alone_is_for_any_listener(tmp_path: Path) -> None:
+    assert secure(tmp_path, "/a").listener == "secure"
+    assert secure(tmp_path, "/a", listener="plain").outcome == "redirect 301 to https://localhost/a"
+
+
+def test_a_handshake_without_tls_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        secure(tmp_path, "/a", listener="plain", sni="a")
+    assert caught.value.mistakes == [
+        "[listener plain] has no TLS, so that there is no handshake: ask another one"
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        answer(conf(tmp_path, BASE), Question("GET", "/", (), "192.0.2.7", certificate=CART), None)
+    assert caught.value.mistakes == ["no listener has TLS: add tls = CERTIFICATE to one"]

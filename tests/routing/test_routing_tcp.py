@@ -128,8 +128,9 @@ def test_a_deadline_for_what_is_not_read(tmp_path: Path):
     text = f"{ROUTE}[listener edge]\nheader_timeout = 3s\n"
     assert told(tmp_path, text) == [
         "a.ini:5: [listener edge] header_timeout: bounds nothing with protocol = tcp, unless there is "
-        "proxy_protocol or a route with sni"
+        "tls, proxy_protocol or a route with sni"
     ]
+    assert told(tmp_path, f"{text}tls = site\n") == []
     assert told(tmp_path, f"{text}proxy_protocol = accept\n") == []
     assert told(tmp_path, f"{text}[route s]\nlistener = edge\nsni = a\nupstream = app\n") == []
 

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,11 +162,17 @@ class Manager:
 class Load:
     """Clients that ask until it is enough: `kept` on connections they keep, `single` on one for each request.
 
-    A connection may end only after a response that said so.
+    A connection may end only after a response that said so. `where`: a port, a socket file, or what connects.
     """
 
-    def __init__(self, where: int | str, kept: int = 4, single: int = 4, target: str = "/hello") -> None:
-        self._where = where
+    def __init__(
+        self,
+        where: int | str | Callable[[], Stream],
+        kept: int = 4,
+        single: int = 4,
+        target: str = "/hello",
+    ) -> None:
+        self._connect = where if callable(where) else partial(Stream.connect, where)
         self._target = target
         self._enough = threading.Event()
         self._counts = [0] * (kept + single)
@@ -199,7 +206,7 @@ class Load:
         asked = request("GET", self._target, **fields)
         while not self._enough.is_set():
             try:
-                with Stream.connect(self._where) as stream:
+                with self._connect() as stream:
                     while self._ask(at, stream, asked) and not self._enough.is_set():
                         pass
             except Exception as error:  # noqa: BLE001 - counted; the test tells them

@@ -25,7 +25,10 @@ END: Final = 10.0
 
 _POLL: Final = 0.005
 #: Below the ports that the kernel gives to outgoing connections: a port that was free stays free.
-_PORTS: Final = range(20_000, 32_000)
+# Each of the processes that run the suite together has its own: from the choice to the use there is a moment.
+_SHARE: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_SHARES: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS: Final = range(20_000 + _SHARE, 32_000, _SHARES)
 T = TypeVar("T")
 
 

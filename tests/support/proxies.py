@@ -19,7 +19,8 @@ from sidecar.net.channel import Channel
 from sidecar.net.settings import ListenerSettings
 from sidecar.observe.access import AccessLog
 from sidecar.runtime import FakeClock
-from sidecar.session import Current, Serving, Session
+from sidecar.serving import Current, Serving
+from sidecar.session import Session
 from sidecar.upstream.forward import Forward
 from sidecar.upstream.retry import Retry, RetryOptions
 from tests.support.streams import TIMEOUT, FakeServer, Peer, Script, now, outcome, tcp_pair, wait_until

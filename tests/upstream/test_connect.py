@@ -95,10 +95,25 @@ def test_each_attempt_is_at_another_server(server: FakeServer):
 
 
 def test_attempts_are_bounded(server: FakeServer):
-    world = World(None, None, server)
+    world = World(None, None, server, retry_attempts=1)
     with pytest.raises(Failure, match="connection_refused"):
         world.connect()
-    assert len(world.tried) == 2
+    assert len(world.tried) == 1
+    assert (world.active, world.budget.retries) == (0, 0)
+
+
+def test_servers_that_cannot_be_reached_do_not_count(server: FakeServer):
+    world = World(None, None, None, server)
+    world.connect().close()
+    assert [name for name, _ in world.tried] == ["s0", "s1", "s2", "s3"]
+    assert (world.active, world.budget.retries) == (0, 0)
+
+
+def test_when_nobody_can_be_reached_each_was_tried_once():
+    world = World(None, None, None)
+    with pytest.raises(Failure, match="connection_refused"):
+        world.connect()
+    assert [name for name, _ in world.tried] == ["s0", "s1", "s2"]
     assert (world.active, world.budget.retries) == (0, 0)
 
 

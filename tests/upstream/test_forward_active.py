@@ -358,5 +358,5 @@ def test_a_failure_of_ours_is_not_the_servers() -> None:
         assert (it.active, it.fails) == ([0], [0])
 
 
-def _exhausted(timeout: float) -> Any:
+def _exhausted(timeout: float, first: bytes) -> Any:
     raise Failure("descriptors_exhausted", repeatable=True)

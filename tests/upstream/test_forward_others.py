@@ -10,8 +10,8 @@ import pytest
 from sidecar.message import Request
 from sidecar.runtime import FakeClock
 from sidecar.upstream.server import Server
-from tests.support.streams import Script, ServerSide, outcome, settle, start, wait_until
-from tests.support.upstreams import GET, OK, SOON, Fleet, answer, fleet, post
+from tests.support.streams import Script, ServerSide, now, outcome, settle, start, wait_until
+from tests.support.upstreams import GET, OK, SOON, Fleet, answer, fleet, post, request_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -183,6 +183,53 @@ def test_attempts_are_counted_with_the_first(attempts: int, asked: int) -> None:
     with fleet(*[[resets]] * 4, retry_attempts=attempts) as it:
         assert it.failure().reason == "connection_terminated"
         assert it.asked == [f"app-{number}" for number in range(1, asked + 1)]
+
+
+def refuse(it: Fleet, *numbers: int) -> None:
+    for number in numbers:
+        it.fakes[number - 1].close()
+    settle()
+
+
+@pytest.mark.parametrize("data", [GET, post()])
+def test_servers_that_got_nothing_do_not_count(data: bytes) -> None:
+    """Two of three that die together cost nobody an answer, whatever the method."""
+    with fleet([], [], [[OK]], retry_attempts=2) as it:
+        refuse(it, 1, 2)
+        assert it.status(data) == 200
+        assert it.asked == ["app-1", "app-2", "app-3"]
+        assert it.fails == [1, 1, 0]
+
+
+def test_those_that_got_it_count_among_those_that_did_not() -> None:
+    with fleet([], [resets], [], [resets], [[OK]], retry_attempts=2, balance=First) as it:
+        refuse(it, 1, 3)
+        assert it.failure().reason == "connection_terminated"
+        assert it.asked == ["app-1", "app-2", "app-3", "app-4"]
+
+
+def test_when_nobody_can_be_reached_each_is_asked_once() -> None:
+    with fleet([], [], [], retry_attempts=2) as it:
+        refuse(it, 1, 2, 3)
+        assert it.failure().reason == "connection_refused"
+        assert it.asked == ["app-1", "app-2", "app-3"]
+
+
+def test_one_attempt_is_one_also_when_nobody_is_reached() -> None:
+    with fleet([], [[OK]], retry_attempts=1) as it:
+        refuse(it, 1)
+        assert (it.failure().reason, it.asked) == ("connection_refused", FIRST_ONLY)
+
+
+def test_the_budget_bounds_those_that_do_not_count() -> None:
+    with fleet([], [], [[OK]], budget=0) as it:
+        refuse(it, 1, 2)
+        # Three at one time are always allowed: these are in progress.
+        for _ in range(3):
+            assert it.group.choose_other(request_of(), now(), []) is not None
+        assert (it.failure().reason, it.asked) == ("connection_refused", FIRST_ONLY)
+        for one in it.servers:
+            one.state.active = 0
 
 
 def test_a_single_server_is_asked_once() -> None:

@@ -124,7 +124,7 @@ def test_every_server_tells_the_observer() -> None:
     servers = [server("a"), server("b")]
     group(servers, observer=lambda who, failed, seconds: heard.append(who.name))
     for one in servers:
-        one.succeeded(200, 0.1)
+        one.succeeded(1.0, 200, 0.1)
     assert heard == ["a", "b"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Failure
+from sidecar.message import Request, connection
 from sidecar.runtime import FakeClock
 from sidecar.upstream.balance.round_robin import RoundRobin
 from sidecar.upstream.group import Group, Queue, QueueOptions
 from sidecar.upstream.server import Server
-from tests.support.streams import now, outcome, settle, start, wait_until
+from tests.support.streams import TIMEOUT, ScriptedPeer, now, outcome, settle, start, wait_until
 from tests.support.upstreams import SOON, ban, group, refusal, request_of, server
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -236,6 +238,122 @@ def test_generations_stand_in_one_line() -> None:
     assert not waiting.dead
     one.give_back()
     assert outcome(waiting) is one
+
+
+# -- clients that give up
+
+
+def client_of(peer: ScriptedPeer) -> Request:
+    request = request_of()
+    request.client_channel = peer.channel
+    return request
+
+
+def left(greenlet: Any) -> str:
+    with pytest.raises(Failure) as caught:
+        outcome(greenlet)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("how", [ScriptedPeer.finish, ScriptedPeer.reset])
+def test_a_client_that_leaves_gives_its_place_back_at_once(how: Callable[[ScriptedPeer], None]) -> None:
+    queue = Queue()
+    chooser, one = queued(room=2, queue=queue)
+    chooser.choose(GET, now())
+    with ScriptedPeer() as gone, ScriptedPeer() as stays:
+        first = start(chooser.choose, client_of(gone), now())
+        second = start(chooser.choose, client_of(stays), now())
+        settle()
+        how(gone)
+        assert left(first) == "client_gone"
+        assert (len(queue), one.state.active) == (1, 1)
+        # There is room in the line again, and the next turn is the other one's.
+        third = start(chooser.choose, GET, now())
+        settle()
+        assert len(queue) == 2
+        one.give_back()
+        assert outcome(second) is one
+        assert not third.dead
+        one.give_back()
+        assert outcome(third) is one
+        assert stays.channel.parked is None
+
+
+def test_a_client_that_has_left_already_does_not_wait() -> None:
+    queue = Queue()
+    chooser, one = queued(queue=queue)
+    chooser.choose(GET, now())
+    with ScriptedPeer() as gone:
+        gone.channel.park(lambda channel: None, 0.0)
+        gone.finish()
+        wait_until(lambda: gone.channel.peer_finished)
+        gone.channel.unpark()
+        assert left(start(chooser.choose, client_of(gone), now())) == "client_gone"
+        gone.channel.close()
+        assert left(start(chooser.choose, client_of(gone), now())) == "client_gone"
+    assert (len(queue), one.state.active) == (0, 1)
+
+
+def test_a_client_that_sends_more_stays_in_the_line_and_nothing_of_it_is_lost() -> None:
+    chooser, one = queued()
+    chooser.choose(GET, now())
+    with ScriptedPeer() as peer:
+        waiting = start(chooser.choose, client_of(peer), now())
+        settle()
+        peer.send(b"next")
+        settle()
+        assert not waiting.dead
+        one.give_back()
+        assert outcome(waiting) is one
+        assert peer.channel.read(4, TIMEOUT) == b"next"
+
+
+def test_who_leaves_with_the_room_in_hand_has_it_until_it_is_given_back() -> None:
+    """The caller sees that nobody is there; here it must only not be lost."""
+    chooser, one = queued()
+    chooser.choose(GET, now())
+    with ScriptedPeer() as peer:
+        waiting = start(chooser.choose, client_of(peer), now())
+        settle()
+        peer.finish()
+        one.give_back()
+        assert outcome(waiting) is one
+        assert one.state.active == 1
+
+
+def test_who_is_killed_while_waiting_leaves_its_client_alone() -> None:
+    queue = Queue()
+    chooser, _ = queued(queue=queue)
+    chooser.choose(GET, now())
+    with ScriptedPeer() as peer:
+        waiting = start(chooser.choose, client_of(peer), now())
+        settle()
+        waiting.kill()
+        assert (len(queue), peer.channel.parked) == (0, None)
+
+
+def test_a_tcp_client_may_end_its_side_and_wait() -> None:
+    chooser, one = queued()
+    chooser.choose(GET, now())
+    with ScriptedPeer() as peer:
+        request = connection("192.0.2.7", "edge")
+        request.client_channel = peer.channel
+        waiting = start(chooser.choose, request, now())
+        settle()
+        peer.finish()
+        settle()
+        assert not waiting.dead
+        one.give_back()
+        assert outcome(waiting) is one
+
+
+def test_a_request_waits_no_longer_than_it_may_itself() -> None:
+    queue = Queue()
+    chooser, one = queued(queue=queue)
+    chooser.choose(GET, now())
+    with pytest.raises(Failure, match="upstream_overloaded: no server in time"):
+        chooser.choose(GET, now(), SOON)
+    assert (len(queue), one.state.active) == (0, 1)
 
 
 @settings(deadline=None, max_examples=50)

@@ -29,6 +29,8 @@ TCP = Check()
         (CHECK, "GET /healthz", GET),
         (CHECK, "HEAD /", Check("HEAD", "/")),
         (CHECK, "OPTIONS /a%20b?x=1&y", Check("OPTIONS", "/a%20b?x=1&y")),
+        (CHECK, "grpc", Check("grpc")),
+        (CHECK, "grpc package.Service", Check("grpc", "package.Service")),
         (STATUSES, "200-399", (Statuses(200, 399),)),
         (STATUSES, "200, 204\n300-308", (Statuses(200, 200), Statuses(204, 204), Statuses(300, 308))),
         (HOST, "app.example", "app.example"),
@@ -49,12 +51,15 @@ def test_what_is_written_is_what_is_meant_and_shown(kind: Kind[Any], text: str, 
         (CHECK, "TCP", "did you mean tcp?"),
         (CHECK, "off", "leave the value empty"),
         (CHECK, "get /", "methods are written in capitals: GET"),
-        (CHECK, "POST /", "write GET /healthz, HEAD /, OPTIONS / or tcp"),
+        (CHECK, "POST /", "write GET /healthz, HEAD /, OPTIONS /, grpc, grpc SERVICE or tcp"),
         (CHECK, "GET", "write GET /healthz"),
         (CHECK, "GET / HTTP/1.1", "write GET /healthz"),
         (CHECK, "GET http://app/healthz", "is a URL: write the path alone, and health_host for the host"),
         (CHECK, "GET healthz", "'healthz' is not a path: write it from its slash on"),
         (CHECK, "GET /a#b", "'/a#b' is not a path"),
+        (CHECK, "grpc a b", "'a b' is not a service: write grpc, or grpc package.Service"),
+        (CHECK, 'grpc "a"', "is not a service"),
+        (CHECK, f"grpc {'a' * 256}", "is not a service"),
         (CHECK, "GET /é", "'/é' is not a path"),
         (CHECK, "GET /%zz", "'/%zz' is not a path"),
         (CHECK, "GET /" + "a" * 2048, "the path has 2049 characters: write at most 2048"),
@@ -166,6 +171,8 @@ def test_what_does_nothing_is_told_apart_from_what_cannot_work() -> None:
         "health_host": "does nothing beside health_check = tcp: write GET /healthz, or remove this"
     }
     assert list(HealthOptions(health_check=GET, health_host="a").health_idle()) == []
+    grpc = HealthOptions(health_check=Check("grpc"), health_host="a", health_body="ok")
+    assert [key for key, _ in grpc.health_idle()] == ["health_body"]
 
 
 def test_a_quick_check_needs_no_fast_interval_of_its_own() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from sidecar.errors import Broken, Failure
 from sidecar.message import Request, connection
 from sidecar.net.channel import Channel
 from sidecar.net.endpoints import Endpoints
-from sidecar.upstream.introduction import introduced, introduction
+from sidecar.upstream.introduction import introduction, own_introduction
 from sidecar.wire.proxy_protocol import Result, parse
 from tests.support.streams import ScriptedPeer, tcp_pair
 
@@ -85,30 +82,8 @@ def test_a_copy_without_its_client_is_unknown():
     [("v1", b"PROXY UNKNOWN\r\n"), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")],
 )
 def test_the_proxy_itself_is_nobodys_client(version: str, header: bytes):
-    with ScriptedPeer() as peer:
-        assert introduced(version, lambda _: peer.channel)(1.0) is peer.channel
-        assert peer.read(len(header)) == header
+    assert own_introduction(version) == header
 
 
-def test_without_a_header_connecting_is_as_it_is():
-    def connect(_: float) -> Any:
-        raise AssertionError
-
-    assert introduced("off", connect) is connect
-
-
-@pytest.mark.parametrize(("error", "seen"), [(Broken("sink", "reset"), Failure), (KeyError(), KeyError)])
-def test_a_server_that_does_not_listen_to_it(error: Exception, seen: type[Exception]):
-    class Breaking:
-        is_closed = False
-
-        def send(self, data: bytes, timeout: float) -> None:
-            raise error
-
-        def close(self) -> None:
-            self.is_closed = True
-
-    channel: Any = Breaking()
-    with pytest.raises(seen):
-        introduced("v1", lambda _: channel)(1.0)
-    assert channel.is_closed
+def test_without_a_header_there_is_nothing_to_say_first():
+    assert own_introduction("off") == b""

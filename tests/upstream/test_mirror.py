@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.errors import Failure
+from sidecar.errors import Failure, Malformed
 from sidecar.message import Request, Response
 from sidecar.net.body import RequestBody
 from sidecar.runtime import Tasks
@@ -171,3 +171,9 @@ def test_the_answer_of_a_real_shadow_is_read_and_its_connection_kept(
         assert len(shadow.servers[0].pool.pool.items) == is_kept
         assert shadow.servers[0].state.active == 0
         shadow.servers[0].pool.close()
+
+
+def test_a_copy_that_cannot_be_understood_is_nobodys_trouble(both: Both) -> None:
+    both.shadow.error = Malformed("bad_grpc_timeout")
+    assert both.ask().head.status == 200
+    assert len(both.shadow.met) == 1

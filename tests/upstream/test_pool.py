@@ -177,7 +177,7 @@ def test_the_stack_keeps_to_what_urllib3_expects_of_a_queue() -> None:
     stack.put(None)
     with pytest.raises(queue.Empty):
         stack.get(block=False)
-    connection = Connection("localhost", connect_with=lambda timeout: None)  # type: ignore[arg-type, return-value]
+    connection = Connection("localhost", open_with=lambda timeout, first: None)  # type: ignore[arg-type, return-value]
     stack.put(connection)
     with pytest.raises(queue.Full):
         stack.put(connection)

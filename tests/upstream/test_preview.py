@@ -262,6 +262,18 @@ def test_pending_servers_are_as_good_as_probed(tmp_path: Path) -> None:
     assert found.notes == ["servers are asked only after their first good probe (health_start = pending)"]
 
 
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("protocol = https\n", "protocol = https: HTTP/1.1 over TLS, certificates are verified"),
+        ("protocol = h2\ntls_verify = off\n", "protocol = h2: HTTP/2 over TLS, nobody looks at certificates"),
+        ("protocol = h2c\n", "protocol = h2c: HTTP/2 without TLS"),
+    ],
+)
+def test_how_servers_are_spoken_to(tmp_path: Path, text: str, note: str) -> None:
+    assert look(tmp_path, f"{THREE}{text}").notes == [note]
+
+
 # -- how it is told
 
 

@@ -14,8 +14,13 @@ import pytest
 from sidecar.errors import Failure
 from sidecar.net.channel import Channel
 from sidecar.net.dial import dial, numeric_target
+from sidecar.runtime import Tasks
+from sidecar.upstream.dialer import Dialer
 from sidecar.upstream.health_check import Check, Statuses
+from sidecar.upstream.multiplexed import MultiplexedPool
 from sidecar.upstream.probe import BODY, Finding, Probe
+from sidecar.wire.head import Limits
+from tests.support.http2_server import Speaker, speak
 from tests.support.streams import TIMEOUT, FakeServer, Script, ServerSide, settle, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -287,3 +292,82 @@ def test_a_probe_that_is_killed_gives_its_connection_back() -> None:
         wait_until(lambda: server.connections and server.received[0])
         probing.kill()
         wait_until(lambda: not server.open_connections)
+
+
+# HTTP/2 and gRPC -------------------------------------------------------------------------------------------
+
+
+def find_http2(check: Check, script: Callable[[Speaker], None], **options: Any) -> Finding:
+    """What a probe finds at a server of HTTP/2; its connection ends with it."""
+    problems: list[BaseException] = []
+    tasks = Tasks(lambda _, error: problems.append(error))
+    with closing(FakeServer(speak(script))) as server:
+        pool = MultiplexedPool(Dialer((server.address,)), Limits(), 0, 60.0, tasks)
+        probe = Probe(check, TIMEOUT, "app:80")
+        for name, value in options.items():
+            setattr(probe, name, value)
+        found = probe.run(pool.ask, time.monotonic)
+        wait_until(lambda: not server.open_connections)
+        wait_until(lambda: not tasks._group)
+    assert problems == []
+    return found
+
+
+@pytest.mark.parametrize("length", [[("content-length", "5")], []])
+def test_a_probe_goes_over_http_2(length: list[tuple[str, str]]) -> None:
+    seen: list[dict[str, str]] = []
+
+    def script(it: Speaker) -> None:
+        stream, fields = it.request()
+        seen.append(fields)
+        it.answer(stream, b"fine!", fields=length)
+
+    assert find_http2(GET, script, body=b"fine") == Finding()
+    assert (seen[0][":path"], seen[0][":authority"]) == ("/healthz", "app:80")
+    assert find_http2(GET, script, body=b"else").reason == "body"
+    assert find_http2(GET, lambda it: it.answer(it.request()[0], status=503)) == Finding("status", "503")
+
+
+def test_a_probe_whose_stream_is_cut_off() -> None:
+    def script(it: Speaker) -> None:
+        stream, _ = it.request()
+        it.head(stream)
+        it.data(stream, b"half")
+        it.reset(stream, 2)
+
+    assert find_http2(GET, script).reason in ("response_incomplete", "connection_terminated")
+
+
+@pytest.mark.parametrize(
+    ("state", "trailers", "expected"),
+    [
+        (b"\x08\x01", [("grpc-status", "0")], Finding()),
+        (b"\x08\x02", [("grpc-status", "0")], Finding("status", "NOT_SERVING")),
+        (b"\x08\x01", [("grpc-status", "13")], Finding("status", "grpc-status 13")),
+    ],
+)
+def test_a_probe_asks_the_health_service_of_grpc(
+    state: bytes, trailers: list[tuple[str, str]], expected: Finding
+) -> None:
+    seen: list[tuple[dict[str, str], bytes]] = []
+
+    def script(it: Speaker) -> None:
+        stream, fields = it.request()
+        seen.append((fields, it.body(stream)))
+        body = b"\0\0\0\0\x02" + state
+        it.answer(stream, body, fields=[("content-type", "application/grpc")], trailers=trailers)
+
+    assert find_http2(Check("grpc", "a.B"), script) == expected
+    fields, body = seen[0]
+    assert (fields[":method"], fields[":path"]) == ("POST", "/grpc.health.v1.Health/Check")
+    assert (fields["content-type"], fields["te"]) == ("application/grpc", "trailers")
+    assert body == b"\0\0\0\0\x05\n\x03a.B"
+
+
+def test_a_server_that_does_not_know_the_health_service() -> None:
+    def script(it: Speaker) -> None:
+        fields = [("content-type", "application/grpc"), ("grpc-status", "12")]
+        it.answer(it.request()[0], fields=fields)
+
+    expected = Finding("status", "grpc-status 12: there is no health service")
+    assert find_http2(Check("grpc"), script) == expected

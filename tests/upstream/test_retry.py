@@ -14,8 +14,17 @@ from sidecar.upstream.settings import UpstreamSettings
 from tests.support.upstreams import request_of
 
 METHODS = (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"POST", b"PATCH", b"LOCK", b"get")
-ERRORS = ("dns_error", "connection_refused", "connection_failed", "connection_terminated")
-TIMEOUTS = ("connection_timeout", "upstream_read_timeout", "upstream_write_timeout")
+ERRORS = (
+    "dns_error",
+    "connection_refused",
+    "connection_failed",
+    "connection_terminated",
+    "tls_verify",
+    "tls_failed",
+    "tls_alert",
+    "not_http2",
+)
+TIMEOUTS = ("connection_timeout", "tls_timeout", "upstream_read_timeout", "upstream_write_timeout")
 
 
 def retry(*words: str) -> Retry:

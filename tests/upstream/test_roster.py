@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from sidecar.config.addresses import Address
 from sidecar.upstream.pool import ServerPool
-from sidecar.upstream.roster import Check, Member, Roster, Spot
+from sidecar.upstream.roster import Check, Member, Roster
 from sidecar.upstream.server import State
 from tests.support.streams import TIMEOUT, FakeServer, outcome, settle, start, wait_until
 from tests.support.upstreams import OK
@@ -37,8 +38,17 @@ def check(name: str, log: list[str]) -> Check:
     return Check(name, lambda: Watcher(name, log))  # type: ignore[arg-type, return-value]
 
 
+Spot = tuple[Address, ...]
+
+
+def at(
+    roster: Roster, spot: Spot, keepalive: int = 4, rest: float = 60.0, state: Callable[[], State] = State
+) -> Member:
+    return roster.member(spot, lambda: ServerPool(spot[0], keepalive, rest, *spot[1:]), state)
+
+
 def member(roster: Roster, spot: Spot = A) -> Member:
-    return roster.member(spot, 4, 60.0, State)
+    return at(roster, spot)
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def fake() -> Iterator[FakeServer]:
     settle()
 
 
-def resting(pool: ServerPool, count: int) -> None:
+def resting(pool: Any, count: int) -> None:
     connections = [pool.dial(TIMEOUT) for _ in range(count)]
     for connection in connections:
         pool.release(connection)
@@ -69,7 +79,7 @@ def test_an_address_has_one_member() -> None:
 def test_a_server_in_both_families_is_one_member_whichever_answers(fake: FakeServer) -> None:
     roster = Roster()
     nobody = Address("::1", fake.address.port)
-    one = roster.member((nobody, fake.address), 4, 60.0, State)
+    one = at(roster, (nobody, fake.address))
     assert member(roster, (nobody,)) is not one
     resting(one.pool, 1)
     assert len(one.pool.pool.items) == 1
@@ -97,11 +107,11 @@ def test_how_many_are_left_is_asked_of_who_serves_now() -> None:
 
 def test_a_generation_finds_the_state_and_the_connections_of_the_one_before(fake: FakeServer) -> None:
     roster = Roster()
-    one = roster.member((fake.address,), 4, 60.0, State)
+    one = at(roster, (fake.address,))
     roster.keep({(fake.address,): None}, 4, 60.0)
     resting(one.pool, 2)
     one.state.fails = 3
-    again = roster.member((fake.address,), 4, 60.0, State)
+    again = at(roster, (fake.address,))
     roster.keep({(fake.address,): None}, 4, 60.0)
     assert again is one
     assert (again.state.fails, len(again.pool.pool.items)) == (3, 2)
@@ -110,10 +120,10 @@ def test_a_generation_finds_the_state_and_the_connections_of_the_one_before(fake
 
 def test_a_generation_that_is_being_built_changes_nothing(fake: FakeServer) -> None:
     roster = Roster()
-    one = roster.member((fake.address,), 4, 60.0, State)
+    one = at(roster, (fake.address,))
     roster.keep({(fake.address,): None}, 4, 60.0)
     resting(one.pool, 2)
-    roster.member((fake.address,), 0, 1.0, State)
+    at(roster, (fake.address,), 0, 1.0)
     member(roster, B)
     assert (len(one.pool.pool.items), one.pool.pool.maxsize, one.pool.rest.longest) == (2, 4, 60.0)
     roster.close()
@@ -131,7 +141,7 @@ def test_what_a_generation_that_never_served_added_goes_with_the_next(fake: Fake
 
 def test_an_address_that_is_gone_is_closed_and_begins_anew(fake: FakeServer) -> None:
     roster = Roster()
-    one = roster.member((fake.address,), 4, 60.0, State)
+    one = at(roster, (fake.address,))
     roster.keep({(fake.address,): None}, 4, 60.0)
     resting(one.pool, 2)
     busy = one.pool.dial(TIMEOUT)
@@ -142,13 +152,13 @@ def test_an_address_that_is_gone_is_closed_and_begins_anew(fake: FakeServer) -> 
     assert not busy.channel.peer_finished
     one.pool.release(busy)
     wait_until(lambda: not fake.open_connections)
-    assert roster.member((fake.address,), 4, 60.0, State).state.fails == 0
+    assert at(roster, (fake.address,)).state.fails == 0
     roster.close()
 
 
 def test_other_bounds_for_kept_connections_hold_at_once(fake: FakeServer) -> None:
     roster = Roster()
-    one = roster.member((fake.address,), 4, 60.0, State)
+    one = at(roster, (fake.address,))
     resting(one.pool, 2)
     roster.keep({(fake.address,): None}, 1, 7.0)
     assert (len(one.pool.pool.items), one.pool.pool.maxsize, one.pool.rest.longest) == (1, 1, 7.0)
@@ -162,8 +172,29 @@ def test_a_new_member_starts_as_the_generation_wants_it() -> None:
         return state
 
     roster = Roster()
-    assert not roster.member(A, 4, 60.0, pending).state.healthy
-    assert not roster.member(A, 4, 60.0, State).state.healthy
+    assert not at(roster, A, state=pending).state.healthy
+    assert not at(roster, A).state.healthy
+    roster.close()
+
+
+def test_one_place_is_two_for_two_names_that_must_be_proven() -> None:
+    roster = Roster()
+    one = roster.member((*A, "one.example"), lambda: ServerPool(A[0], 4, 60.0), State)
+    other = roster.member((*A, "two.example"), lambda: ServerPool(A[0], 4, 60.0), State)
+    assert one is not other
+    roster.close()
+
+
+def test_with_other_trust_nothing_that_rests_is_taken_again(fake: FakeServer) -> None:
+    roster = Roster()
+    one = at(roster, (fake.address,))
+    resting(one.pool, 2)
+    busy = one.pool.dial(TIMEOUT)
+    roster.refresh()
+    one.pool.release(busy)
+    wait_until(lambda: not fake.open_connections)
+    resting(one.pool, 1)
+    assert one.pool.acquire(0.0) is not None
     roster.close()
 
 
@@ -211,7 +242,7 @@ def test_a_check_of_an_address_that_is_gone_ends() -> None:
 
 def test_when_the_upstream_is_gone_nobody_waits_for_it(fake: FakeServer) -> None:
     roster = Roster()
-    one = roster.member((fake.address,), 4, 60.0, State)
+    one = at(roster, (fake.address,))
     resting(one.pool, 1)
     waiting = start(roster.queue.wait, lambda: None, TIMEOUT)
     settle()

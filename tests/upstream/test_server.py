@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.runtime import FakeClock
+from sidecar.upstream.balance.base import ramp
 from sidecar.upstream.server import Server, State
 from tests.support.upstreams import group, request_of, server
 
@@ -34,7 +35,7 @@ class Life:
 
     def succeed(self, status: int = 200) -> None:
         self.server.take(self.clock.now)
-        self.server.succeeded(status, 0.1)
+        self.server.succeeded(self.clock.now, status, 0.1)
         self.server.give_back()
 
 
@@ -107,10 +108,30 @@ def test_after_a_ban_one_request_tries_and_the_others_wait_for_its_result() -> N
     life.clock.advance(10.1)
     life.server.take(life.clock.now)
     assert not life.is_usable
-    life.server.succeeded(200, 0.1)
+    life.server.succeeded(life.clock.now, 200, 0.1)
     life.server.give_back()
     assert life.is_usable
     assert life.server.state.fails == 0
+
+
+def test_a_slow_start_begins_when_a_ban_is_over() -> None:
+    """The server was away, its caches are cold: it comes back little by little, as after failed checks."""
+    life = Life(max_fails=2, slow_start=10.0)
+    life.fail(2)
+    life.clock.advance(10.1)
+    assert life.server.state.recovered == 0
+    life.succeed()
+    assert life.server.state.recovered == life.clock.now
+    assert ramp(life.server, life.clock.now + 5.0) == 50
+
+
+@pytest.mark.parametrize("max_fails", [0, 3])
+def test_who_was_not_banned_has_nothing_to_recover_from(max_fails: int) -> None:
+    life = Life(max_fails=max_fails, slow_start=10.0)
+    life.fail(2)
+    life.clock.advance(10.1)
+    life.succeed()
+    assert (life.server.state.fails, life.server.state.recovered) == (0, 0)
 
 
 def test_a_probe_that_fails_bans_again_at_once() -> None:
@@ -151,7 +172,7 @@ def test_the_verified_exercise_of_nginx() -> None:
             following = chooser.choose_other(GET, clock.now, [one])
             assert following is alive
             one = following
-        one.succeeded(200, 0.1)
+        one.succeeded(clock.now, 200, 0.1)
         one.give_back()
 
     for _ in range(20):
@@ -245,9 +266,9 @@ def test_an_observer_hears_how_each_attempt_went() -> None:
         heard.append((who.name, failed, seconds))
 
     one = server("one", observer=observe)
-    one.succeeded(200, 0.1)
-    one.succeeded(404, 0.2)
-    one.succeeded(500, 0.3)
+    one.succeeded(1.0, 200, 0.1)
+    one.succeeded(1.0, 404, 0.2)
+    one.succeeded(1.0, 500, 0.3)
     one.failed(1.0)
     one.failed(1.0, 0.4)
     assert heard == [

@@ -1,0 +1,3 @@
+"""OpenSSL as this process has it: the functions of the libraries that Python's `_ssl` has loaded."""
+
+def version() -> str: ...

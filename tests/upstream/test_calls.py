@@ -1,0 +1,105 @@
+"""Calls of gRPC on their way to an upstream: their deadline, their silence, their status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from sidecar.errors import Failure, Malformed
+from sidecar.message import Response
+from sidecar.upstream.calls import Calls
+from tests.support.streams import TIMEOUT, Script, settle
+from tests.support.upstreams import GET, OK, SOON, Fleet, request_of
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+NO_WORD: Script = []
+
+
+def call(fields: str = "") -> bytes:
+    """A call without a body, as it would never be: what matters are its fields."""
+    lines = f"Host: x\r\nContent-Type: application/grpc\r\n{fields}".encode()
+    return b"GET /a HTTP/1.1\r\n%b\r\n" % lines
+
+
+@contextmanager
+def calls(*scripts: Script, **options: Any) -> Iterator[Fleet]:
+    """A fleet whose forward is asked as for HTTP/2."""
+    made = Fleet(scripts, **options)
+    made.forward = Calls(made.forward, 1000)  # type: ignore[assignment]
+    try:
+        yield made
+        assert made.active == [0]
+    finally:
+        made.close()
+
+
+def status_of(response: Response, it: Fleet) -> int:
+    assert it.request is not None
+    assert response.body is None
+    return it.request.grpc_status
+
+
+def test_what_is_no_call_passes_by() -> None:
+    with calls([OK], read=SOON) as it:
+        assert it.status(GET.replace(b"\r\n\r\n", b"\r\ngrpc-timeout: nonsense\r\n\r\n")) == 200
+        assert it.request is not None
+        assert it.request.grpc_status == -1
+
+
+def test_an_answer_without_a_body_has_its_status_in_the_head() -> None:
+    with calls([OK.replace(b"\r\n\r\n", b"\r\ngrpc-status: 5\r\n\r\n")]) as it:
+        assert status_of(it.ask(call()), it) == 5
+
+
+def test_a_deadline_ends_a_call() -> None:
+    with calls(NO_WORD) as it:
+        failure = it.failure(call("grpc-timeout: 20m\r\n"))
+        assert failure.reason == "response_timeout"
+
+
+def test_the_shorter_bound_holds() -> None:
+    with calls(NO_WORD, NO_WORD, request=SOON) as it:
+        assert it.failure(call("grpc-timeout: 1H\r\n")).reason == "response_timeout"
+        assert it.failure(call()).reason == "response_timeout"
+
+
+def test_a_call_whose_time_is_over_reaches_nobody() -> None:
+    with calls(NO_WORD) as it:
+        assert it.failure(call("grpc-timeout: 0n\r\n")).reason == "response_timeout"
+        assert it.attempts == []
+
+
+def test_a_deadline_that_is_none_is_refused() -> None:
+    with calls(NO_WORD) as it:
+        with pytest.raises(Malformed, match="bad_grpc_timeout"):
+            it.ask(call("grpc-timeout: soon\r\n"))
+        assert it.attempts == []
+
+
+def test_silence_is_bounded_by_the_tunnels_bound() -> None:
+    with calls(NO_WORD, read=TIMEOUT, tunnel=SOON) as it:
+        assert it.failure(call()).reason == "upstream_read_timeout"
+    with calls([OK], read=0.000001, tunnel=TIMEOUT) as it:
+        assert it.status(call()) == 200
+
+
+def test_bounds_of_one_call_are_not_those_of_the_next() -> None:
+    with calls(NO_WORD, [OK]) as it:
+        assert it.failure(call("grpc-timeout: 10m\r\n")).reason == "response_timeout"
+        settle()
+        assert it.status(call()) == 200
+
+
+def test_a_failure_is_told_as_it_is() -> None:
+    with calls([b"nonsense\r\n\r\n"]) as it:
+        failure = it.failure(call())
+        assert isinstance(failure, Failure)
+        assert failure.reason == "malformed_response"
+
+
+def test_a_request_without_a_call_is_not_marked() -> None:
+    assert request_of(call()).grpc_status == -1
