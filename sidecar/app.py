@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from . import admin
 from .config.addresses import Address
 from .config.merge import Configuration
 from .errors import ConfigurationError
@@ -25,6 +26,7 @@ from .paths import Files
 from .places import AnyServing, Place, Places
 from .policies.misdirected import directed
 from .policies.order import around, chain, failure_edit, failure_edit_around
+from .readiness import Finding, Readiness
 from .routing import check as routing
 from .routing.table import Route, Router
 from .runtime import Clock, SystemClock, World
@@ -72,6 +74,7 @@ def prepare(configuration: Configuration, known: Known = frozenset(), clock: Clo
     mistakes, warnings = routing.check(configuration, routers)
     mistakes += _doubly_bound(configuration)
     mistakes += _unknown_certificates(configuration)
+    warnings += _widely_bound(configuration)
     if not configuration.named(ListenerSettings):
         warnings.append("no listener is configured: add [listener public] with bind = 0.0.0.0:8080")
     examined = None
@@ -118,6 +121,21 @@ def _doubly_bound(configuration: Configuration) -> Iterator[str]:
                 yield configuration.mistake(
                     "listener", name, "bind", f"{address} is bound by [listener {other}] already: keep one"
                 )
+    own = configuration.only(SidecarSettings).admin
+    for address, name in taken.items():
+        if own is not None and own.excludes(address):
+            text = f"{own} cannot be bound beside {address} of [listener {name}]: choose another port or path"
+            yield configuration.mistake("sidecar", "", "admin", text)
+
+
+def _widely_bound(configuration: Configuration) -> Iterator[str]:
+    own = configuration.only(SidecarSettings).admin
+    if own is not None and own.is_wildcard:
+        text = (
+            f"{own} answers whoever reaches this machine: write 127.0.0.1:{own.port}, unless others have to "
+            "ask, as the kubelet has"
+        )
+        yield configuration.mistake("sidecar", "", "admin", text)
 
 
 def _failure_edits(edits: dict[Route, Edit]) -> Edit:
@@ -155,9 +173,10 @@ class Application:
         self._kept = Kept()
         self._connections = Connections(10_000, self._on_full)
         self._places = Places(world.event, self._connections, self._now, inherited or Inherited())
-        self._around = Surroundings(world, secrets.token_bytes(32), self._follow)
+        self._around = Surroundings(world, secrets.token_bytes(32), partial(self._follow, "upstreams"))
         self._upstreams: Upstreams | None = None
         self._store: Store | None = None  # of certificates; None: none was ever used
+        self.readiness = Readiness()
 
     # -- building
 
@@ -173,6 +192,7 @@ class Application:
             upstreams = Upstreams(settings, self._kept, names, self._around, prepared.trusts)
             certificates = self._certificates(prepared)
             wanted = self._build(configuration, prepared.routers, upstreams, certificates)
+            wanted.update(self._admin(configuration))
             # A request should not meet a name that is about to be known.
             upstreams.wait(self._now() + _NAMES_WITHIN)
             fresh = self._places.bind(configuration, wanted)
@@ -190,6 +210,7 @@ class Application:
         self._tell_servers(before)
         if self._store is not None and certificates is not None:
             self._store.serve(certificates)
+        self.readiness.is_serving = True
 
     def _names(self, name_servers: tuple[str, ...]) -> Names:
         world = self._world
@@ -204,13 +225,13 @@ class Application:
         from .certificates import NONE, Store
 
         if self._store is None:
-            self._store = Store(self._world, self._follow)
+            self._store = Store(self._world, partial(self._follow, "certificates"))
         return self._store.build(prepared.configuration, examined or NONE, self._kept)
 
-    def _follow(self, files: Sequence[str], changed: Callable[[], None]) -> Watch:
+    def _follow(self, whose: str, files: Sequence[str], changed: Callable[[], None]) -> Watch:
         # In a task of its own, so that one which dies does not end the watch.
-        notice = partial(self._world.tasks.spawn, "certificates", changed)
-        return Watch(Files(files, "the files of certificates"), notice, self._event)
+        notice = partial(self._world.tasks.spawn, whose, changed)
+        return Watch(Files(files, f"the files of {whose}"), notice, self._event)
 
     def known_certificates(self) -> Known:
         """What the certificates that serve are known by."""
@@ -263,6 +284,15 @@ class Application:
             wanted.update(dict.fromkeys(self._places.of(name, settings), serving))
         return wanted
 
+    def _admin(self, configuration: Configuration) -> Iterator[tuple[Place, Serving]]:
+        address = configuration.only(SidecarSettings).admin
+        if address is not None:
+            yield admin.place(address), admin.serving(address, self._look, self._event)
+
+    def _look(self) -> list[Finding]:
+        """What is as it should be, and what is not."""
+        return self.readiness.findings(self._upstreams or (), self.certificates(), self._now())
+
     def _tell_servers(self, before: Upstreams | None) -> None:
         if before is None or self._upstreams is None:
             return
@@ -301,10 +331,11 @@ class Application:
         """Key → listening socket, of what this process has bound itself or was handed."""
         return self._places.descriptors()
 
-    def drain(self, handed: frozenset[str] = frozenset()) -> None:
+    def drain(self, handed: frozenset[str] | None = None) -> None:
         """Take no more connections; those there are may ask once more, until `retire` ends the idle ones.
 
-        `handed`: keys of the places that another process has taken over.
+        `handed`: keys of the places that another process has taken over; None: there is no such process, and
+        this one can be asked about itself until `close`.
         """
         self._places.end(handed)
 
@@ -317,5 +348,6 @@ class Application:
         if self._store is not None:
             self._store.close()
         self._connections.kill(block=True, timeout=1)
+        self._places.close()
         self._kept.begin()
         self._kept.sweep()

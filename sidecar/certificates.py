@@ -7,12 +7,9 @@ generation chooses among those it names, by one table that is replaced whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-
-import gevent
-from gevent.lock import BoundedSemaphore
+from typing import Final, NamedTuple
 
 from .config.merge import Configuration
 from .errors import ConfigurationError
@@ -21,18 +18,14 @@ from .net import certificate_files
 from .net.agenda import Agenda, Plan
 from .net.certificate_check import Examined, Known, told
 from .net.certificate_choice import Choice
-from .net.certificate_files import Flaw, Found, Loaded, Maker
+from .net.certificate_files import Flaw, Flawed, Found, Loaded, Maker
 from .net.certificate_settings import CertificateSettings
+from .net.certificate_terms import Ending, endings
+from .net.renewal import FileWatch, Follow, Renewed, in_thread
 from .net.settings import ListenerSettings
 from .net.tls import ServerContext, Terminator, Tickets
 from .observe.text import time_text
 from .runtime import World
-
-if TYPE_CHECKING:
-    from .wire.certificate import Certificate as Leaf
-
-#: Seconds in which one of several files may be replaced without the others before that is a mistake.
-GRACE: Final = 2.0
 
 #: Seconds between two looks at the date.
 EXPIRY_EVERY: Final = 3600.0
@@ -50,43 +43,37 @@ class Around(NamedTuple):
     agenda: Agenda
 
 
-def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    # Disks may be slow, and so is the arithmetic of keys.
-    return gevent.get_hub().threadpool.apply(function, args)
-
-
-class Certificate:
+class Certificate(Renewed[Loaded]):
     """A `[certificate NAME]` that serves. Raises Refused when what was found cannot."""
 
     def __init__(self, name: str, settings: CertificateSettings, found: Found, around: Around) -> None:
+        maker = Maker(name, settings, around.tickets)
+        made = in_thread(maker.make, found)
+        if isinstance(made, Flawed):
+            raise Refused(made.flaws)
+        super().__init__(made, around.world.clock, around.agenda)
         self.name = name
         self.settings = settings
         self._event = around.world.event
-        self._clock = around.world.clock
-        self._agenda = around.agenda
-        self._maker = Maker(name, settings, around.tickets)
-        self._looking = BoundedSemaphore(1)
-        self._is_closed = False
-        self._plans: dict[str, Plan] = {}
+        self._maker = maker
+        self._expiry: Plan | None = None  # the next look at the date; None: it does not serve
         self._subscribers: list[Callable[[], None]] = []
-        self._failed = b""  # the mark of files that could not be used, and since when
-        self._failed_at = 0.0
-        self._told = b""  # the mark of those whose refusal was told
-        self._warned: dict[str, int] = {}  # digest of a leaf → the last step that was told
-        made = _in_thread(self._maker.make, found)
-        if not isinstance(made, Loaded):
-            raise Refused(made)
-        self._loaded = made
+        self._warned: dict[str, int] = {}  # digest of what ends → the last step that was told
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that it comes from."""
+        return self.settings.files
 
     @property
     def context(self) -> ServerContext:
         """What serves now."""
-        return self._loaded.context
+        return self._made.context
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names it is for now, lower case."""
-        return self._loaded.names
+        return self._made.names
 
     @property
     def demands(self) -> tuple[str, str, str]:
@@ -98,7 +85,7 @@ class Certificate:
 
     def seconds_left(self) -> float:
         """Until the first of its certificates expires; less than 0: it has."""
-        return self._loaded.not_after - self._clock.time()
+        return self._made.not_after - self._clock.time()
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Have `changed` called after each renewal."""
@@ -111,37 +98,24 @@ class Certificate:
 
     def serve(self) -> None:
         """It serves from now on; of no effect when it does."""
-        if "expiry" not in self._plans:
+        if self._expiry is None:
             self._watch_expiry()
 
     def close(self) -> None:
         """It serves no more."""
-        self._is_closed = True
+        super().close()
         self._subscribers.clear()
-        for plan in self._plans.values():
-            plan.cancel()
-        self._plans.clear()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     # -- renewal
 
-    def look(self) -> None:
-        """Take into use what the files say, if that is new and whole."""
-        with self._looking:
-            found = _in_thread(certificate_files.look, self.settings, self._loaded.mark)
-            if found is None:
-                self._failed = self._told = b""
-            elif found.mark != self._told:
-                made = _in_thread(self._maker.make, found)
-                if self._is_closed:
-                    return
-                if isinstance(made, Loaded):
-                    self._renew(made)
-                else:
-                    self._refuse(found.mark, made)
+    def _read(self, seen: bytes) -> Loaded | Flawed | None:
+        found = certificate_files.look(self.settings, seen)
+        return None if found is None else self._maker.make(found)
 
-    def _renew(self, made: Loaded) -> None:
-        self._failed = self._told = b""
-        self._loaded = made
+    def _take(self, made: Loaded) -> None:
         for changed in self._subscribers:
             changed()
         first = min(made.leaves, key=lambda leaf: leaf.not_after)
@@ -152,51 +126,35 @@ class Certificate:
             not_after=time_text(first.not_after),
             names=list(made.names),
         )
-        self._watch_expiry()
+        self._look_at_date()
 
-    def _refuse(self, mark: bytes, flaws: tuple[Flaw, ...]) -> None:
-        now = self._clock.monotonic()
-        if mark != self._failed:
-            # Often the first of two files; the other one follows, and brings another look.
-            self._failed, self._failed_at = mark, now
-        if now - self._failed_at < GRACE:
-            self._plan("look", self._failed_at + GRACE - now, self.look)
-            return
-        self._told = mark
-        flaw = flaws[0]
+    def _refuse(self, flaw: Flaw) -> None:
         self._event("certificate_refused", certificate=self.name, file=flaw.file, error=flaw.text)
 
     # -- expiry
 
     def _watch_expiry(self) -> None:
-        """Tell of each step towards the end once, and look again later."""
+        self._expiry = self._agenda.plan(EXPIRY_EVERY, self._watch_expiry)
+        self._look_at_date()
+
+    def _look_at_date(self) -> None:
+        """Tell of each step towards an end once."""
         now = self._clock.time()
         before, self._warned = self._warned, {}
-        for leaf in self._loaded.leaves:
-            reached = certificate_files.step(leaf, now)
-            if reached is not None:
-                self._warned[leaf.sha256] = reached
-                if reached < before.get(leaf.sha256, reached + 1):
-                    self._tell_expiry(leaf, now)
-        self._plan("expiry", EXPIRY_EVERY, self._watch_expiry)
+        for one in endings(self._made, now):
+            if one.step is not None:
+                self._warned[one.sha256] = one.step
+                if one.step < before.get(one.sha256, one.step + 1):
+                    self._tell_expiry(one, now)
 
-    def _tell_expiry(self, leaf: Leaf, now: float) -> None:
+    def _tell_expiry(self, one: Ending, now: float) -> None:
         self._event(
             "certificate_expires",
             certificate=self.name,
-            days=int((leaf.not_after - now) // 86_400),
-            not_after=time_text(leaf.not_after),
-            serial=leaf.serial,
+            days=int((one.not_after - now) // 86_400),
+            not_after=time_text(one.not_after),
+            **one.told,
         )
-
-    def _plan(self, what: str, seconds: float, do: Callable[[], None]) -> None:
-        """Do it later; once, however often that is said."""
-        if what not in self._plans and not self._is_closed:
-            self._plans[what] = self._agenda.plan(seconds, partial(self._due, what, do))
-
-    def _due(self, what: str, do: Callable[[], None]) -> None:
-        self._plans.pop(what, None)
-        do()
 
 
 class Refused(Exception):
@@ -233,9 +191,9 @@ class Certificates:
         return choice
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """All files that they come from."""
-        return tuple(sorted({path for one in self._all.values() for path in one.settings.files}))
+    def all(self) -> tuple[Certificate, ...]:
+        """Each of them."""
+        return tuple(self._all.values())
 
     def seconds_left(self) -> dict[str, float]:
         """Name → seconds until it expires; less than 0: it has."""
@@ -257,11 +215,6 @@ class Certificates:
             for name in names:
                 self._all[name].unsubscribe(choice.renew)
 
-    def look(self) -> None:
-        """Take into use what is new in the files."""
-        for one in tuple(self._all.values()):
-            one.look()
-
     @property
     def known(self) -> Known:
         """What they are known by."""
@@ -269,20 +222,6 @@ class Certificates:
 
 
 # The process -----------------------------------------------------------------------------------------------
-
-
-class Watching(Protocol):
-    """A `watch.Watch`."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End; nothing is called any more."""
-
-
-#: (files, what to call when they may have changed) → what watches them.
-Follow = Callable[[Sequence[str], Callable[[], None]], Watching]
 
 
 #: Of a configuration without certificates.
@@ -296,12 +235,8 @@ class Store:
         tickets = Tickets(os.urandom, world.clock.time)
         agenda = Agenda("certificates", world.tasks, world.clock, 1)
         self._around = Around(world, tickets, agenda)
-        self._follow = follow
-        self._watch: Watching | None = None
-        self._watched: tuple[str, ...] = ()
+        self._watch = FileWatch(follow)
         self._current = Certificates({})
-        self._looking = BoundedSemaphore(1)
-        self._asked = self._begun = 0
 
     def build(self, configuration: Configuration, examined: Examined, kept: Kept) -> Certificates:
         """The certificates that the listeners of a configuration name. Raises ConfigurationError.
@@ -331,12 +266,7 @@ class Store:
         self._current.retire()
         self._current = certificates
         certificates.serve()
-        if certificates.files != self._watched:
-            self._stop_watching()
-            self._watched = certificates.files
-            if self._watched:
-                self._watch = self._follow(self._watched, self.look)
-                self._watch.start()
+        self._watch.serve(certificates.all)
 
     @property
     def known(self) -> Known:
@@ -345,13 +275,7 @@ class Store:
 
     def look(self) -> None:
         """Take into use what is new in the files (waits)."""
-        self._asked += 1
-        number = self._asked
-        with self._looking:
-            # A look that begins after it was asked for is good for all who asked until then.
-            if self._begun < number:
-                self._begun = self._asked
-                self._current.look()
+        self._watch.look()
 
     def seconds_left(self) -> dict[str, float]:
         """Name → seconds until it expires; less than 0: it has."""
@@ -359,10 +283,5 @@ class Store:
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._stop_watching()
+        self._watch.close()
         self._current.retire()
-
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None

@@ -22,6 +22,7 @@ from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from .config.merge import Configuration
+    from .config.schema import Section
     from .probing import Found
 
 _HERE: Final = Path("conf.d")
@@ -224,8 +225,18 @@ def _show(arguments: argparse.Namespace) -> int:
     from .config import show
 
     configuration = _load(_directory(arguments))
-    _write_line(show.as_json(configuration) if arguments.json else show.as_text(configuration))
+    _write_line(show.as_json(configuration) if arguments.json else show.as_text(configuration, _notes))
     return 0
+
+
+def _notes(section: Section) -> Iterable[str]:
+    from .upstream.settings import UpstreamSettings
+
+    if not isinstance(section, UpstreamSettings):
+        return ()
+    from .upstream.outlook import outlook
+
+    return outlook(section)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -289,16 +300,17 @@ def _client(text: str) -> str:
 
 
 def _certificate(text: str) -> bytes:
-    from .wire.certificate import NotACertificate, parse, pem_blocks
+    from .wire.certificate import parse, pem_blocks
+    from .wire.octets import Unreadable
 
     try:
         blocks = pem_blocks(Path(text).read_bytes())
         if not blocks:
-            raise NotACertificate("it has no CERTIFICATE block")
+            raise Unreadable("it has no CERTIFICATE block")
         parse(blocks[0])
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from None
-    except NotACertificate as error:
+    except Unreadable as error:
         raise argparse.ArgumentTypeError(f"{text} is no certificate (PEM): {error}") from None
     return blocks[0]
 

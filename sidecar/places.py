@@ -29,6 +29,15 @@ AnyServing = Serving | StreamServing
 #: Seconds that a client has for a request when it connected, or was told to ask again, as its listener ended.
 LAST_CALL: Final = 1.0
 
+#: Connections at one time to where the process is asked about itself. Clients have none of these places, and
+#: probes none of theirs: a process without room for clients still says that it is well.
+_PROBES: Final = 100
+#: Seconds that they have for an answer which is on its way when the process ends.
+_LAST_ANSWERS: Final = 0.1
+
+#: In the place of a listener's name.
+ADMIN: Final = "admin"
+
 _IN_THE_WAY: Final = "is in the way of the process that is replaced: reload that one first, then replace it"
 
 
@@ -36,7 +45,12 @@ class Place(NamedTuple):
     """By what a bound address is known again."""
 
     address: Address
-    written: str = ""  # where, for port 0; which, for inherited sockets: each is another socket
+    written: str = ""  # where, for port 0; which, for inherited sockets: each is another socket; or ADMIN
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the process itself answers there."""
+        return self.written == ADMIN
 
     @property
     def key(self) -> str:
@@ -99,13 +113,21 @@ class Places:
     ) -> None:
         self._event = event
         self._connections = connections
+        self._probes = Connections(_PROBES, self._on_probes)
         self._now = now
         self._inherited = inherited
         self._bound: dict[Place, _Bound] = {}
         self._left: list[_Bound] = []
 
     def __len__(self) -> int:
-        return len(self._bound)
+        return sum(not place.is_admin for place in self._bound)
+
+    def _on_probes(self, is_full: bool) -> None:
+        count = len(self._probes)
+        if is_full:
+            self._event("accept_paused", listener=ADMIN, reason="too many probes", connections=count)
+        else:
+            self._event("accept_resumed", listener=ADMIN, connections=count)
 
     def of(self, listener: str, settings: ListenerSettings) -> Iterator[Place]:
         """The places of a listener."""
@@ -134,7 +156,8 @@ class Places:
                 fresh[place] = bound
             except OSError as error:
                 text = f"{place.address}: {self._advice(place, error)}"
-                mistakes.append(configuration.mistake("listener", serving.name, "bind", text))
+                option = ("sidecar", "", "admin") if place.is_admin else ("listener", serving.name, "bind")
+                mistakes.append(configuration.mistake(*option, text))
         if mistakes:
             for bound in fresh.values():
                 listener = _listener(bound)
@@ -147,7 +170,7 @@ class Places:
     def _listen(
         self, place: Place, bound: _Bound, wanted: dict[Place, AnyServing], given_up: list[Place]
     ) -> Listener:
-        make = partial(Listener, place.address, partial(self._serve, bound), self._connections, self._event)
+        make = self._maker(place, bound)
         if place.address.is_inherited:
             return make(self._inherited.open(place.address.name, int(place.written)))
         sock = self._inherited.take(place.key)
@@ -157,8 +180,7 @@ class Places:
             return make()
         except OSError as error:
             # 0.0.0.0:80 and 127.0.0.1:80 exclude one another: the one that leaves must go first.
-            port = place.address.port
-            leaving = [one for one in self._bound if one not in wanted and one.address.port == port and port]
+            leaving = [one for one in self._bound if one not in wanted and _meet(one.address, place.address)]
             if error.errno != errno.EADDRINUSE or not leaving:
                 raise
             for old in leaving:
@@ -166,6 +188,10 @@ class Places:
                     given_up.append(old)
                     _listener(self._bound[old]).end()
             return make()
+
+    def _maker(self, place: Place, bound: _Bound) -> Callable[..., Listener]:
+        pool = self._probes if place.is_admin else self._connections
+        return partial(Listener, place.address, partial(self._serve, bound), pool, self._event)
 
     def _advice(self, place: Place, error: OSError) -> str:
         if error.errno == errno.EADDRINUSE and self._inherited.holds_port(place.address.port):
@@ -176,9 +202,8 @@ class Places:
         """Take back what was given up for a change that could not be made after all."""
         for place in places:
             bound = self._bound[place]
-            handle = partial(self._serve, bound)
             try:
-                bound.listener = Listener(place.address, handle, self._connections, self._event)
+                bound.listener = self._maker(place, bound)()
             except OSError as error:
                 # Somebody was faster. The next reload tries again.
                 name, text = bound.serving.name, bind_advice(error)
@@ -215,9 +240,9 @@ class Places:
             sessions.discard(session)
 
     def addresses(self) -> dict[str, list[Address]]:
-        """Listener name → the addresses it is bound to, port 0 resolved."""
+        """Listener name → the addresses it is bound to, port 0 resolved. The process itself has none."""
         found: dict[str, list[Address]] = {}
-        for bound in self._bound.values():
+        for bound in [bound for place, bound in self._bound.items() if not place.is_admin]:
             found.setdefault(bound.serving.name, []).append(_listener(bound).bound)
         return found
 
@@ -235,21 +260,38 @@ class Places:
         """The keys of all places."""
         return [place.key for place in self._bound]
 
-    def end(self, handed: frozenset[str] = frozenset()) -> None:
+    def end(self, handed: frozenset[str] | None = None) -> None:
         """Take no more connections. Those there are end after one more exchange, or when they `retire`.
 
-        `handed`: keys of the places that another process has taken over with all who wait there.
+        `handed`: keys of the places that another process has taken over with all who wait there; None: there
+        is no such process, and this one can be asked about itself until `close`.
         """
+        stays = {place: bound for place, bound in self._bound.items() if place.is_admin and handed is None}
         for place, bound in self._bound.items():
+            if place in stays:
+                continue
             listener = _listener(bound)
-            self._end(bound, listener.leave if place.key in handed else listener.end)
-        self._left += self._bound.values()
-        self._bound = {}
+            self._end(bound, listener.leave if handed and place.key in handed else listener.end)
+            if place.is_admin:
+                # The next question is for the other process.
+                bound.last_call()
+            else:
+                self._left.append(bound)
+        self._bound = stays
 
     def retire(self) -> None:
         """End the idle connections of the places that ended; who has begun to ask is answered."""
         for bound in self._left:
             bound.last_call()
+
+    def close(self) -> None:
+        """End what is left, at last where the process is asked about itself."""
+        for bound in self._bound.values():
+            self._end(bound, _listener(bound).end)
+            bound.last_call()
+        self._bound = {}
+        self._probes.join(_LAST_ANSWERS)
+        self._probes.kill(block=True, timeout=1)
 
     def _end(self, bound: _Bound, how: Callable[[], None]) -> None:
         how()
@@ -261,3 +303,8 @@ class Places:
 def _listener(bound: _Bound) -> Listener:
     assert bound.listener is not None
     return bound.listener
+
+
+def _meet(one: Address, other: Address) -> bool:
+    """Whether one may be in the way of the other."""
+    return one.port == other.port if other.port else one.is_unix and one.path == other.path

@@ -29,7 +29,8 @@ from .upstream.servers import Spot, is_watched, spots_of
 from .upstream.settings import UpstreamSettings
 
 if TYPE_CHECKING:
-    from .upstream.trust import Made, Refused
+    from .net.certificate_files import Flawed
+    from .upstream.trust import Made
 
 #: Servers that are dialed at one time.
 _AT_ONCE: Final = 32
@@ -169,9 +170,7 @@ class _Jobs:
                 for spot in spots_of(server, lambda address: self._watched[address].found):
                     yield self._job(found, settings, spot, trust)
 
-    def _job(
-        self, found: Found, settings: UpstreamSettings, spot: Spot, trust: Made | Refused | None
-    ) -> _Job:
+    def _job(self, found: Found, settings: UpstreamSettings, spot: Spot, trust: Made | Flawed | None) -> _Job:
         found = found._replace(address=" or ".join(map(str, spot.addresses)))
         secure = None
         if trust is not None:
@@ -189,7 +188,7 @@ class _Jobs:
         return _Job(found, probe, partial(pool.open if is_alone else pool.ask, first=first))
 
 
-def _trust(settings: UpstreamSettings) -> Made | Refused | None:
+def _trust(settings: UpstreamSettings) -> Made | Flawed | None:
     """The TLS of an upstream; None: it has none."""
     if not settings.is_secure:
         return None

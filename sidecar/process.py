@@ -243,6 +243,7 @@ class Process:
     def _on_reloaded(self, name: str, **fields: Any) -> None:
         """A reload is over: the event, and what the service manager is told."""
         self._event(name, **fields)
+        self._application.readiness.refused = fields.get("mistakes", ())
         status = self._serving()
         if name == "reload_refused":
             mistakes = fields["mistakes"]
@@ -285,6 +286,7 @@ class Process:
 
     def _on_stop(self) -> None:
         self._stops += 1
+        self._application.readiness.is_draining = True
         if self._stops > 1 and not (self.is_process_1 and self.has_handed_over):
             self._upgrade.kill()
             leave(1)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .message import Handler, Request, Response
 from .net.client_address import ClientAddress
 from .observe.access import AccessLog
+from .observe.sparing import Sparing
 from .respond import date_line
+from .runtime import SystemClock
 from .wire.head import Limits
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Serving:
         "on_failure",
         "proxy_protocol",
         "scheme",
+        "tell",
         "tls",
         "write_timeout",
     )
@@ -52,6 +55,7 @@ class Serving:
         self.handler = handler
         self.log = log  # None: off
         self.event = event
+        self.tell = Sparing(event, SystemClock.monotonic)  # what strangers can cause at will
         # What every answer says, also one to what cannot be read; the others get it from a policy.
         self.always: bytes = b"" if settings.hsts is None else settings.hsts.line
         self.date = date_line  # the Date field of answers that have none

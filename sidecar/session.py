@@ -95,7 +95,7 @@ class Session:
             if failure.reason == "plain_http":
                 self._refuse(serving, failure)
             elif failure.reason != "client_gone":
-                serving.event(
+                serving.tell(
                     "tls_handshake_failed", peer=self._client, listener=serving.name, error=failure.detail
                 )
             return
@@ -132,7 +132,7 @@ class Session:
             multiplex.kill()
             raise
         if multiplex.refused:
-            serving.event("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
+            serving.tell("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
             self._channel.linger(_LINGER)
 
     def _serve_stream(self, stream: Stream) -> None:
@@ -167,7 +167,7 @@ class Session:
         try:
             found = read_proxy_header(self._channel, is_required, serving.header_timeout, self._now)
         except Malformed as malformed:
-            serving.event("proxy_header_refused", peer=self._client, rule=malformed.rule)
+            serving.tell("proxy_header_refused", peer=self._client, rule=malformed.rule)
             return False
         except Broken as broken:
             if broken.what == "ended":

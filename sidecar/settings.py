@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from .config.kinds import DURATION, TEXT, checked, choice, integer, list_of
-from .config.schema import Section, option
+from .config.addresses import BIND, Address
+from .config.kinds import DURATION, TEXT, checked, choice, integer, list_of, optional, or_off
+from .config.schema import Kind, Section, option
 from .net.certificate_settings import CertificateSettings
 from .net.name_files import setup_of
 from .net.settings import ListenerSettings
@@ -28,6 +29,16 @@ def _name_server(text: str) -> str | None:
     return None
 
 
+def _of_this_process(address: Address) -> str | None:
+    return (
+        f"{address} is for listeners alone: write host:port or unix:/path" if address.is_inherited else None
+    )
+
+
+#: None: off.
+_ADMIN: Final[Kind[Address | None]] = or_off(optional(checked(BIND, _of_this_process)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarSettings(Section):
     """`[sidecar]`. Times in seconds."""
@@ -36,6 +47,13 @@ class SidecarSettings(Section):
     NAMED: ClassVar[bool] = False
     DOC: ClassVar[str] = "The process: its logs, its limits and how it ends."
 
+    admin: Address | None = option(
+        None,
+        _ADMIN,
+        "Where the process is asked about itself, in plain HTTP: host:port or unix:/path. /livez says that "
+        "it runs, /readyz whether to send it requests (503 from SIGTERM on). Whoever reaches the address may "
+        "ask, and is not counted in max_connections.",
+    )
     drain_delay: float = option(
         0.0, DURATION, "How long the process goes on as before after SIGTERM, so that others stop sending."
     )

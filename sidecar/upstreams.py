@@ -42,7 +42,8 @@ from .upstream.split import Split
 from .upstream.sticky import Sticky
 
 if TYPE_CHECKING:
-    from .upstream.trust import Examined, Follow, Trust, TrustWatch
+    from .net.renewal import FileWatch, Follow
+    from .upstream.trust import Examined, Trust
 
 
 class Surroundings(NamedTuple):
@@ -109,6 +110,11 @@ class Upstream:
     def written(self) -> set[str]:
         """Its servers as they are written."""
         return {str(server.address) for server in self._settings.server.values()}
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Those that are asked now, names resolved."""
+        return self._group.servers
 
     @property
     def unknown(self) -> dict[str, str]:
@@ -276,6 +282,9 @@ class Upstreams:
         }
         self._watch = _watch(kept, around) if self._trusts else None
 
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter(self._all.values())
+
     def wait(self, until: float) -> None:
         """Give names that are new until that moment to be known."""
         for upstream in self._all.values():
@@ -312,7 +321,7 @@ class Upstreams:
         for upstream in self._all.values():
             upstream.serve()
         if self._watch is not None:
-            self._watch.serve(list(self._trusts.values()))
+            self._watch.serve(self._trusts.values())
 
     def look(self) -> None:
         """Take into use what is new in the files that say whom to believe (waits)."""
@@ -337,13 +346,13 @@ class Upstreams:
         return set() if upstream is None else upstream.written
 
 
-def _watch(kept: Kept, around: Surroundings) -> TrustWatch | None:
+def _watch(kept: Kept, around: Surroundings) -> FileWatch | None:
     follow = around.follow
     if follow is None:
         return None
-    from .upstream.trust import TrustWatch
+    from .net.renewal import FileWatch
 
-    return kept.claim(("trust watch",), lambda: TrustWatch(follow))
+    return kept.claim(("trust watch",), lambda: FileWatch(follow))
 
 
 def _place(spot: Spot, secure: Secure | None) -> Place:

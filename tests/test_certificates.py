@@ -4,60 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 
-from sidecar import certificates as module
-from sidecar.certificates import EXPIRY_EVERY, GRACE, NONE, Around, Certificate, Refused, Store
+from sidecar.certificates import EXPIRY_EVERY, NONE, Around, Certificate, Refused, Store
 from sidecar.config.merge import Configuration, load
 from sidecar.errors import ConfigurationError
 from sidecar.kept import Kept
-from sidecar.net.agenda import Plan
 from sidecar.net.certificate_check import examine
 from sidecar.net.certificate_choice import Choice
 from sidecar.net.certificate_files import look
 from sidecar.net.certificate_settings import CertificateSettings
+from sidecar.net.renewal import GRACE
 from sidecar.net.tls import Tickets
 from sidecar.runtime import FakeClock, Random, Tasks, World
 from sidecar.settings import SECTIONS
-from tests.support.certificates import Authority, Files, Issued, Secret, utc
+from tests.support.certificates import Authority, Files, Issued, Secret, revoking, utc
+from tests.support.renewal import FakeAgenda, Watches
 
 DAY = 86_400
-
-
-class FakeAgenda:
-    """What is planned, for the test to do."""
-
-    def __init__(self) -> None:
-        self.plans: list[tuple[float, Callable[[], None]]] = []
-
-    def plan(self, seconds: float, do: Callable[[], None]) -> Any:
-        plan = (seconds, do)
-        self.plans.append(plan)
-        return FakePlan(self, plan)
-
-    def seconds(self) -> list[float]:
-        return sorted(round(seconds, 3) for seconds, _ in self.plans)
-
-    def do(self, seconds: float) -> None:
-        """What is due in so many seconds."""
-        (plan,) = [plan for plan in self.plans if plan[0] == seconds]
-        self.plans.remove(plan)
-        plan[1]()
-
-
-class FakePlan(Plan):
-    def __init__(self, agenda: FakeAgenda, plan: Any) -> None:
-        self._fake = agenda
-        self._made = plan
-
-    def cancel(self) -> None:
-        if self._made in self._fake.plans:
-            self._fake.plans.remove(self._made)
 
 
 class Bench:
@@ -155,26 +124,7 @@ def test_a_secret_is_renewed_in_one_step(bench: Bench, tmp_path: Path) -> None:
     assert (name, fields["serial"]) == ("certificate_renewed", issued.serial)
 
 
-def test_half_a_renewal_waits_for_the_other_half(bench: Bench, tmp_path: Path) -> None:
-    files = Files(tmp_path, bench.issue("a.example"))
-    certificate = bench.certificate(files)
-    before, issued = certificate.context, bench.issue("a.example")
-    files.certificate.write_bytes(issued.certificate)
-    certificate.look()
-    certificate.look()
-    bench.clock.advance(GRACE / 2)
-    certificate.look()
-    assert (certificate.context, bench.take()) == (before, [])
-    files.key.write_bytes(issued.key)
-    certificate.look()
-    assert certificate.context is not before
-    assert [name for name, _ in bench.take()] == ["certificate_renewed"]
-    bench.agenda.do(GRACE)
-    assert bench.take() == []
-    assert bench.agenda.seconds() == [EXPIRY_EVERY]
-
-
-def test_a_refusal_is_told_once_after_a_moment(bench: Bench, tmp_path: Path) -> None:
+def test_a_refusal_is_told_and_what_serves_goes_on(bench: Bench, tmp_path: Path) -> None:
     files = Files(tmp_path, bench.issue("a.example"))
     certificate = bench.certificate(files)
     before = certificate.context
@@ -187,39 +137,7 @@ def test_a_refusal_is_told_once_after_a_moment(bench: Bench, tmp_path: Path) -> 
     assert name == "certificate_refused"
     assert (fields["certificate"], fields["file"]) == ("site", str(files.key))
     assert fields["error"].startswith("no key is in it")
-    for _ in range(3):
-        bench.clock.advance(GRACE)
-        certificate.look()
-    assert bench.take() == []
     assert certificate.context is before
-    # Something else that is wrong is another piece of news, when it lasts.
-    files.key.unlink()
-    certificate.look()
-    assert bench.take() == []
-    bench.clock.advance(GRACE)
-    bench.agenda.do(GRACE)
-    assert [(name, fields["error"]) for name, fields in bench.take()] == [
-        ("certificate_refused", "does not exist: name a file that does")
-    ]
-
-
-def test_what_comes_back_as_it_was_is_no_news_and_may_fail_again(bench: Bench, tmp_path: Path) -> None:
-    issued = bench.issue("a.example")
-    files = Files(tmp_path, issued)
-    certificate = bench.certificate(files)
-
-    def fail() -> list[str]:
-        files.key.write_bytes(b"no key")
-        certificate.look()
-        bench.clock.advance(GRACE)
-        bench.agenda.do(GRACE)
-        return [name for name, _ in bench.take()]
-
-    assert fail() == ["certificate_refused"]
-    files.rename(issued)
-    certificate.look()
-    assert bench.take() == []
-    assert fail() == ["certificate_refused"]
 
 
 def test_other_authorities_for_clients_are_a_renewal(bench: Bench, tmp_path: Path) -> None:
@@ -232,24 +150,6 @@ def test_other_authorities_for_clients_are_a_renewal(bench: Bench, tmp_path: Pat
     certificate.look()
     assert certificate.context is not before
     assert [name for name, _ in bench.take()] == ["certificate_renewed"]
-
-
-def test_one_that_is_closed_meanwhile_says_and_plans_nothing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = Files(tmp_path, bench.issue("a.example"))
-    certificate = bench.certificate(files)
-    in_thread = module._in_thread
-
-    def close_meanwhile(*args: Any) -> Any:
-        result = in_thread(*args)
-        certificate.close()
-        return result
-
-    monkeypatch.setattr(module, "_in_thread", close_meanwhile)
-    files.key.unlink()
-    certificate.look()
-    assert (bench.take(), bench.agenda.plans) == ([], [])
 
 
 def test_files_that_cannot_serve_make_no_certificate(bench: Bench, tmp_path: Path) -> None:
@@ -282,6 +182,7 @@ def test_the_end_is_told_at_the_start_and_forgotten_with_a_renewal(bench: Bench,
     certificate = bench.certificate(files)
     fields = {
         "certificate": "site",
+        "about": "certificate",
         "days": 5,
         "not_after": "2023-11-19T22:13:20.000Z",
         "serial": issued.serial,
@@ -296,20 +197,40 @@ def test_the_end_is_told_at_the_start_and_forgotten_with_a_renewal(bench: Bench,
     assert bench.agenda.seconds() == [EXPIRY_EVERY]
 
 
+def test_one_that_is_closed_looks_at_no_date(bench: Bench, tmp_path: Path) -> None:
+    certificate = bench.certificate(Files(tmp_path, bench.issue("a.example")))
+    certificate.close()
+    assert bench.agenda.plans == []
+
+
+def test_the_end_of_a_list_of_revoked_ones_is_told_until_there_is_another(
+    bench: Bench, tmp_path: Path
+) -> None:
+    authorities, crl = tmp_path / "ca.pem", tmp_path / "crl.pem"
+    authorities.write_bytes(bench.authority.pem)
+    now = bench.clock.date
+    crl.write_bytes(revoking("Clients", now - 6 * DAY, now + 1.5 * DAY))
+    files = Files(tmp_path, bench.issue("a.example"))
+    options = {"client_ca": str(authorities), "client_crl": str(crl), "verify_client": "require"}
+    certificate = bench.certificate(files, **options)
+    told = []
+    for _ in range(48):
+        bench.clock.advance(EXPIRY_EVERY)
+        bench.agenda.do(EXPIRY_EVERY)
+        told += bench.take()
+    fields = {
+        "certificate": "site",
+        "about": "client_crl",
+        "issuer": "CN=Clients",
+        "not_after": "2023-11-16T10:13:20.000Z",
+    }
+    assert told == [("certificate_expires", {**fields, "days": days}) for days in (1, 0)]
+    crl.write_bytes(revoking("Clients", now, now + 9 * DAY))
+    certificate.look()
+    assert [name for name, _ in bench.take()] == ["certificate_renewed"]
+
+
 # The store -------------------------------------------------------------------------------------------------
-
-
-class FakeWatch:
-    def __init__(self, files: Sequence[str], changed: Callable[[], None]) -> None:
-        self.files = list(files)
-        self.changed = changed
-        self.is_running = False
-
-    def start(self) -> None:
-        self.is_running = True
-
-    def stop(self) -> None:
-        self.is_running = False
 
 
 class Stored:
@@ -318,13 +239,10 @@ class Stored:
     def __init__(self, bench: Bench, directory: Path) -> None:
         self.bench = bench
         self.directory = directory
-        self.watches: list[FakeWatch] = []
+        watches = Watches()
+        self.watches = watches.all
         self.kept = Kept()
-        self.store = Store(bench.world, self._follow)
-
-    def _follow(self, files: Sequence[str], changed: Callable[[], None]) -> FakeWatch:
-        self.watches.append(FakeWatch(files, changed))
-        return self.watches[-1]
+        self.store = Store(bench.world, watches.follow)
 
     def load(self, text: str) -> Configuration:
         (self.directory / "a.ini").write_text(text)
@@ -421,21 +339,3 @@ def test_a_renewal_while_a_generation_is_built_is_not_lost(stored: Stored) -> No
     files.rename(stored.bench.issue("c.example"))
     gevent.spawn(stored.store.look).join()
     assert choice("c.example") is not renewed
-
-
-def test_one_look_is_good_for_all_who_asked_before_it(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = Files(stored.directory / "tls", stored.bench.issue("a.example"))
-    stored.apply(f"{LISTENER}[certificate site]\n{files.options}")
-    looks = []
-
-    def look(_: object) -> None:
-        looks.append(len(looks))
-        gevent.idle()
-
-    monkeypatch.setattr(module.Certificates, "look", look)
-    gevent.joinall([gevent.spawn(stored.store.look) for _ in range(10)])
-    assert looks == [0, 1]
-    stored.store.look()
-    assert looks == [0, 1, 2]

@@ -22,8 +22,10 @@ import trustme
 import sidecar
 from sidecar import __main__ as entry
 from sidecar import cli
+from sidecar.config.merge import load
 from sidecar.errors import ConfigurationError
 from sidecar.routing.asked import Question
+from sidecar.settings import SECTIONS
 
 GOOD = "[listener public]\nbind = 127.0.0.1:0\n[upstream app]\nserver.a = 127.0.0.1:8000\n"
 BAD = "[listener public]\nbind = 127.0.0.1\n[sidecar]\nlog_level = loud\n"
@@ -188,6 +190,29 @@ def test_show_writes_ini_or_json(conf: Path, capsys: pytest.CaptureFixture[str])
     assert f"# {conf}/a.ini:2\nbind = 127.0.0.1:0\n# default\nprotocol = http\n" in text
     assert cli.main(["show", "--json", "--conf", str(conf)]) == 0
     assert json.loads(capsys.readouterr().out)["sections"][0]["kind"] == "sidecar"
+
+
+def test_show_says_which_server_is_next(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In comments: what is shown reads back as the same configuration."""
+    servers = (
+        "server.a = 127.0.0.1:8001\nserver.b = 127.0.0.1:8002 weight=5\nserver.c = 127.0.0.1:8003 backup\n"
+    )
+    (conf / "b.ini").write_text(f"[upstream app]\n{servers}")
+    assert cli.main(["show", "--conf", str(conf)]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "# servers take turns by weight:\n"
+        "# server.a: its turn comes later, 1 of 6 requests\n"
+        "# server.b is asked first, 5 of 6 requests\n"
+        "# server.c: backup, asked when no other can be\n"
+    ) in text
+    again = conf / "again"
+    again.mkdir()
+    (again / "a.ini").write_text(text)
+    first, second = (load(folder, SECTIONS, {}) for folder in (conf, again))
+    assert [first.named(one) for one in SECTIONS if one.NAMED] == [
+        second.named(one) for one in SECTIONS if one.NAMED
+    ]
 
 
 def test_explain_passes_the_question_on(

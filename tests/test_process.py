@@ -321,6 +321,20 @@ def test_other_signals_do_what_is_expected_of_them(world: World) -> None:
     outcome(greenlet)
 
 
+def test_readiness_knows_of_reloads_and_of_the_end(world: World) -> None:
+    running, greenlet = world.run()
+    readiness = running._application.readiness
+    assert (readiness.is_serving, readiness.is_draining, list(readiness.refused)) == (True, False, [])
+    (world.directory / "a.ini").write_text("[sidecar]\nlog_level = loud\n")
+    wait_until(lambda: readiness.refused)
+    assert "log_level: 'loud' is not one of" in readiness.refused[0]
+    (world.directory / "a.ini").write_text(PUBLIC + HELLO)
+    wait_until(lambda: not readiness.refused)
+    world.signal(signal.SIGTERM)
+    assert readiness.is_draining
+    outcome(greenlet)
+
+
 class Blind:
     """A watch that sees nothing."""
 

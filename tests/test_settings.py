@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.addresses import Address
 from sidecar.config.manual import manual
 from sidecar.config.merge import load
 from sidecar.config.schema import Section, options
@@ -30,6 +31,21 @@ def test_the_access_log_goes_to_a_stream_or_a_path(tmp_path: Path, target: str) 
 
 
 @pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("off", None),
+        ("127.0.0.1:9901", Address("127.0.0.1", 9901)),
+        ("unix:/run/a.sock", Address(path="/run/a.sock")),
+    ],
+)
+def test_the_process_is_asked_about_itself_at_one_address_or_nowhere(
+    tmp_path: Path, text: str, address: Address | None
+) -> None:
+    assert sidecar(tmp_path, f"admin = {text}\n").admin == address
+    assert options(SidecarSettings)["admin"].kind.show(address) == text
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (
@@ -40,7 +56,11 @@ def test_the_access_log_goes_to_a_stream_or_a_path(tmp_path: Path, target: str) 
         ("max_connections = 0\n", "max_connections: 0 is not between 1 and 1000000"),
         ("drain_timeout = off\n", "drain_timeout: 'off' is not a duration"),
         ("workers = 2\n", "workers: is not a known option"),
-        ("admin = off\n", "admin: is not a known option"),
+        ("admin = on\n", "admin: 'on' has no port: write host:port, [v6]:port or unix:/path, or off"),
+        (
+            "admin = fd:web\n",
+            "admin: fd:web is for listeners alone: write host:port or unix:/path, or off",
+        ),
         ("resolver = ns.example\n", "resolver: "),
     ],
 )

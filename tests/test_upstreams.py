@@ -486,3 +486,13 @@ def test_files_that_say_whom_to_believe_are_watched_while_they_count(tmp_path: P
 def test_files_that_cannot_be_used_refuse_a_generation(tmp_path: Path) -> None:
     with process(tmp_path) as it, pytest.raises(ConfigurationError, match="tls_ca: /missing.pem"):
         it.serve("[upstream app]\nserver.a = a.test:1\nprotocol = https\ntls_ca = /missing.pem\n")
+
+
+def test_each_upstream_tells_its_servers_and_the_names_that_nobody_knows(tmp_path: Path) -> None:
+    with process(tmp_path, []) as around:
+        made = around.serve("[upstream app]\nserver.a = {1}\n[upstream b]\nserver.a = 127.0.0.1:1 down\n")
+        assert {one.name: [server.name for server in one.servers] for one in made} == {
+            "app": [str(around.fakes[0].address)],
+            "b": ["127.0.0.1:1"],
+        }
+        assert [one.unknown for one in made] == [{}, {}]

@@ -56,6 +56,18 @@ class Address:
         """Whether it is the same each time it is written. Port 0 is not: the system chooses."""
         return bool(self.port or self.path or self.name)
 
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for all addresses of the machine."""
+        return self.host in ("0.0.0.0", "::")
+
+    def excludes(self, other: Address) -> bool:
+        """Whether only one of them can be bound at one time, as far as that is written."""
+        if self == other:
+            return self.is_fixed
+        is_near = 0 < self.port == other.port and (":" in self.host) == (":" in other.host)
+        return is_near and (self.is_wildcard or other.is_wildcard)
+
     def __str__(self) -> str:
         """As it is written in the configuration."""
         if self.path:

@@ -6,7 +6,7 @@ Law: the INI text, read again, gives an equal configuration. But for secrets: th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from .environment import escape
@@ -16,6 +16,10 @@ from .schema import Section, header, options
 
 #: In place of a secret.
 HIDDEN: Final = "(set, not shown)"
+
+
+#: What else there is to say about a section: sentences, a line each.
+Notes = Callable[[Section], Iterable[str]]
 
 
 class Shown(NamedTuple):
@@ -49,8 +53,11 @@ def values(configuration: Configuration, kind: str, name: str, section: Section)
             yield Shown(key, HIDDEN if is_hidden else text, configuration.origin(kind, name, key), is_hidden)
 
 
-def as_text(configuration: Configuration) -> str:
-    """The configuration as one INI file; the line above a value says where it comes from."""
+def as_text(configuration: Configuration, notes: Notes | None = None) -> str:
+    """The configuration as one INI file; the line above a value says where it comes from.
+
+    `notes` are comments at the end of a section.
+    """
     parts = []
     for kind, name, section in sections(configuration):
         lines = [f"# {configuration.origin(kind, name, '') or 'default'}", header(kind, name)]
@@ -58,6 +65,7 @@ def as_text(configuration: Configuration) -> str:
             lines.append(f"# {shown.origin or 'default'}")
             line = f"{shown.key} = {escape(shown.text)}".rstrip().replace("\n", "\n    ")
             lines.append(f"# {line}" if shown.is_hidden else line)
+        lines += (f"# {note}" for note in (notes(section) if notes is not None else ()))
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from ..config.merge import Configuration
 from ..runtime import Clock
-from .certificate_files import Flaw, Found, Loaded, Maker, doubts, look
+from .certificate_files import Flaw, Found, Loaded, Maker, look
 from .certificate_settings import CertificateSettings
+from .certificate_terms import doubts
 from .settings import ListenerSettings
 from .tls import Tickets
 
@@ -45,7 +46,7 @@ def examine(configuration: Configuration, clock: Clock, known: Known = frozenset
         if isinstance(made, Loaded):
             loaded[name] = made
         else:
-            examined.mistakes[name] = told(configuration, name, made)
+            examined.mistakes[name] = told(configuration, name, made.flaws)
         if found.material is not None:
             for flaw in doubts(settings, found.material, now):
                 examined.warnings.append(configuration.mistake(_KIND, name, flaw.key, str(flaw)))

@@ -10,11 +10,16 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..wire.certificate import Certificate, NotACertificate, parse, pem_blocks
+from ..wire.certificate import Certificate, parse, pem_blocks
+from ..wire.octets import Unreadable
+from ..wire.revocation import PEM as LISTS
+from ..wire.revocation import RevocationList
+from ..wire.revocation import parse as parse_list
 from .certificate_settings import CertificateSettings
 from .tls import Pair, ServerContext, Tickets, TlsError
 
@@ -35,6 +40,18 @@ class Flaw(NamedTuple):
         return f"{self.file}: {self.text}" if self.file else self.text
 
 
+class Flawed(NamedTuple):
+    """Files that cannot be used, and why."""
+
+    mark: bytes  # as that of what can be used
+    flaws: tuple[Flaw, ...]  # at least one
+
+    @property
+    def flaw(self) -> Flaw:
+        """The first."""
+        return self.flaws[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
     """What stands in the files of one `[certificate NAME]`."""
@@ -43,6 +60,7 @@ class Material:
     client_ca: bytes = field(repr=False)
     client_crl: bytes = field(repr=False)
     chains: tuple[tuple[Certificate, ...], ...]  # of each certificate: itself, then who vouches for it
+    lists: tuple[RevocationList, ...]  # of each authority, where clients are verified by them
     open_keys: tuple[str, ...]  # files of keys that everybody may read
 
     @property
@@ -73,7 +91,7 @@ class PemFile(NamedTuple):
 def look(settings: CertificateSettings, seen: bytes = b"") -> Found | None:
     """Read the files (blocks); None when their mark is `seen`: nothing is new."""
     files = {path: read_file(path) for path in settings.files}
-    mark = _mark(files)
+    mark = mark_of(files)
     if mark == seen:
         return None
     named = [("certificate", path) for path in settings.certificate] + [
@@ -96,15 +114,17 @@ def look(settings: CertificateSettings, seen: bytes = b"") -> Found | None:
         files[settings.client_ca].data if settings.client_ca else b"",
         files[settings.client_crl].data if settings.client_crl else b"",
         tuple(chains),
+        _lists(files[settings.client_crl].data) if settings.has_revocation else (),
         tuple(path for path in settings.key if files[path].mode & _OTHERS_MAY_READ),
     )
     return Found(mark, material, ())
 
 
-def _mark(files: dict[str, PemFile]) -> bytes:
+def mark_of(files: Mapping[str, PemFile]) -> bytes:
+    """Another one when any of these files says something else, or cannot be read for another reason."""
     digest = hashlib.sha256()
-    for path, file in files.items():
-        for part in (os.fsencode(path), file.trouble.encode(), file.data):
+    for name, file in files.items():
+        for part in (os.fsencode(name), file.trouble.encode(), file.data):
             digest.update(b"%d:" % len(part))
             digest.update(part)
     return digest.digest()
@@ -145,9 +165,22 @@ def _chain(data: bytes) -> tuple[Certificate, ...]:
     for number, block in enumerate(blocks, 1):
         try:
             chain.append(parse(block))
-        except NotACertificate as error:
+        except Unreadable as error:
             raise ValueError(f"its certificate {number} is broken: {error}") from error
     return tuple(chain)
+
+
+def _lists(data: bytes) -> tuple[RevocationList, ...]:
+    """Of each authority the list that is good longest."""
+    longest: dict[str, RevocationList] = {}
+    # OpenSSL reads them, too, and has the last word on what is broken.
+    with suppress(Unreadable):
+        for block in LISTS.blocks(data):
+            one = parse_list(block)
+            before = longest.setdefault(one.issuer, one)
+            if before.next_update < one.next_update:
+                longest[one.issuer] = one
+    return tuple(longest.values())
 
 
 def _no_certificate(data: bytes) -> str:
@@ -167,6 +200,7 @@ class Loaded:
 
     context: ServerContext
     leaves: tuple[Certificate, ...]
+    lists: tuple[RevocationList, ...]
     mark: bytes
 
     @property
@@ -195,15 +229,15 @@ class Maker:
         self._settings = settings
         self._tickets = tickets
 
-    def make(self, found: Found) -> Loaded | tuple[Flaw, ...]:
+    def make(self, found: Found) -> Loaded | Flawed:
         """What serves, or why that cannot be made (blocks)."""
         material = found.material
         if material is None:
-            return found.flaws
+            return Flawed(found.mark, found.flaws)
         try:
-            return Loaded(self._context(material), material.leaves, found.mark)
+            return Loaded(self._context(material), material.leaves, material.lists, found.mark)
         except TlsError as error:
-            return (self._flaw(error),)
+            return Flawed(found.mark, (self._flaw(error),))
 
     def _context(self, material: Material) -> ServerContext:
         own = self._settings
@@ -225,60 +259,3 @@ class Maker:
         if files:
             return Flaw(key, files[error.number], str(error))
         return Flaw(key, {"client_ca": own.client_ca, "client_crl": own.client_crl}.get(key, ""), str(error))
-
-
-# Doubts ----------------------------------------------------------------------------------------------------
-
-_DAY: Final = 86_400
-
-#: Days before the end when it is told, the first step of which a certificate lives at least three times.
-STEPS: Final = (14, 7, 3, 1, 0)
-
-
-def step(leaf: Certificate, now: float) -> int | None:
-    """The smallest of STEPS that is reached; None: none is. Short lives have fewer steps."""
-    left = (leaf.not_after - now) / _DAY
-    lifetime = (leaf.not_after - leaf.not_before) / _DAY
-    reached = [days for days in STEPS if left <= days and 3 * days <= lifetime]
-    return min(reached, default=None)
-
-
-def doubts(settings: CertificateSettings, material: Material, now: float) -> Iterator[Flaw]:
-    """What is right, and likely not meant."""
-    for path, chain in zip(settings.certificate, material.chains, strict=True):
-        for text in (*_of_time(chain[0], now), *_of_chain(chain)):
-            yield Flaw("certificate", path, text)
-    for path in material.open_keys:
-        yield Flaw("key", path, "may be read by everybody on this machine: chmod o-r")
-
-
-def _of_time(leaf: Certificate, now: float) -> Iterator[str]:
-    if leaf.not_before > now:
-        yield f"is not valid yet: in {_days(leaf.not_before - now)}"
-    reached = step(leaf, now)
-    if reached == 0:
-        yield f"expired {_days(now - leaf.not_after)} ago: renew it"
-    elif reached is not None:
-        yield f"expires in {_days(leaf.not_after - now)}: renew it"
-
-
-def _days(seconds: float) -> str:
-    days = int(seconds // _DAY)
-    return "1 day" if days == 1 else f"{days} days" if days else "less than a day"
-
-
-def _of_chain(chain: Iterable[Certificate]) -> Iterator[str]:
-    leaf, *rest = chain
-    if not (leaf.dns or leaf.ips):
-        yield "names no server (it has no subjectAltName for one): clients refuse it"
-    before = leaf
-    for number, one in enumerate(rest, 2):
-        if one.subject != before.issuer:
-            yield f"its certificate {number} has not issued number {number - 1}: put them in order"
-            return
-        before = one
-    if not rest and leaf.issuer != leaf.subject:
-        yield (
-            f"holds no chain: unless clients know {leaf.issuer} as a root, append the certificate of that "
-            "authority"
-        )

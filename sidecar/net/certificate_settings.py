@@ -44,7 +44,8 @@ class CertificateSettings(Section):
     client_crl: str = option(
         "",
         TEXT,
-        "File (PEM) with a list of revoked certificates (CRL) of each authority that clients' chains hold.",
+        "File (PEM) with a list of revoked certificates (CRL) of each authority that clients' chains hold. "
+        "Whom an authority vouches for is refused from the moment when its list expires.",
     )
     verify_client: str = option(
         "off",
@@ -64,6 +65,11 @@ class CertificateSettings(Section):
     def files(self) -> tuple[str, ...]:
         """All files that it names."""
         return (*self.certificate, *self.key, *filter(None, (self.client_ca, self.client_crl)))
+
+    @property
+    def has_revocation(self) -> bool:
+        """Whether clients are verified by lists of revoked certificates."""
+        return self.verify_client != "off" and bool(self.client_crl)
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Each certificate has a key, and what is asked of clients can be checked."""

@@ -558,7 +558,7 @@ cdef class Channel:
         if self.fd >= 0:
             shutdown(self.fd, SHUT_WR)
 
-    def linger(self, double timeout, Py_ssize_t limit=262144):
+    def linger(self, double timeout, Py_ssize_t limit=67108864):
         """End politely: the peer may still be sending, and closing on unread bytes would reset what it reads."""
         cdef double until = now() + timeout, left
         cdef Py_ssize_t count

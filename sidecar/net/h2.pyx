@@ -1073,7 +1073,7 @@ cdef class Multiplex:
         if stream.is_wide:
             self.wide -= 1
         self.streams.pop(stream.id if stream.id else stream, None)
-        if stream.in_ended and stream.out_ended and not stream.was_reset:
+        if stream.in_ended and stream.out_ended and not stream.was_reset and stream.malformed is None:
             self.handled += 1
             self.resets.left = min(MOST_RESETS, self.resets.left + 1)
             self.control.left = min(MOST_CONTROL, self.control.left + 4)
@@ -1410,7 +1410,7 @@ cdef class Stream(Channel):
     def shutdown_write(self):
         self._finish(b"")
 
-    def linger(self, double timeout, Py_ssize_t limit=262144):
+    def linger(self, double timeout, Py_ssize_t limit=67108864):
         """All is said; whoever still sends is told to stop, which takes no time."""
         self._finish(b"")
         self.close()
@@ -1432,6 +1432,9 @@ cdef class Stream(Channel):
             elif not self.in_ended and not (mux.is_client and self.has_head and self.expected == 0):
                 # Else all was said, and the end comes by itself.
                 mux._await_rest(self.receive_window, False)
+                if not mux.is_client and not mux.is_over:
+                    # Some clients (curl 7) forget an answer that they get to know together with its reset.
+                    mux._flush()
                 mux._put_number(RST_STREAM, self.id, CANCEL if mux.is_client else NO_ERROR)
         self.fd = -1
         self.held = None

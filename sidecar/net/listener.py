@@ -179,7 +179,10 @@ class Listener(StreamServer):  # type: ignore[misc]
         self.close()
 
     def end(self) -> None:
-        """Give the address back. Who connected until now is still served; connections go on."""
+        """Give the address back, once. Who connected until now is still served; connections go on."""
+        if self.closed:
+            # The file may be another one's by now.
+            return
         if self.started:
             while not self.full() and (accepted := self.do_read()) is not None:
                 self.do_handle(*accepted)

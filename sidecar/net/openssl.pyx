@@ -169,7 +169,18 @@ cdef str reason_text():
     """What the library says of the last error of this thread's queue, which is emptied."""
     cdef const char *text = openssl.ERR_reason_error_string(openssl.ERR_peek_last_error())
     openssl.ERR_clear_error()
-    return "unknown error" if text == NULL else text.decode("ascii", "replace")
+    if text == NULL:
+        return "unknown error"
+    said = text.decode("ascii", "replace")
+    return _PLAINER.get(said, said)
+
+
+# What OpenSSL says shortly, for those who do not know its words.
+_PLAINER = {
+    "ee key too small": "its key is too small: RSA takes 2048 bits at least, ECDSA 224",
+    "ca key too small": "the key of its issuer is too small: RSA takes 2048 bits at least, ECDSA 224",
+    "ca md too weak": "it, or its issuer, is signed with a digest that is broken, like SHA-1: have it made anew",
+}
 
 
 cdef bytes der(const X509 *certificate):

@@ -473,6 +473,8 @@ cdef class TlsChannel(Channel):
         """The Failure that a handshake ends with."""
         cdef long result
         if self.context.is_server:
+            if why == SSL_R_CERTIFICATE_VERIFY_FAILED:
+                detail = f"{detail}: {self.verify_error}"
             return Failure("tls_handshake_failed", detail)
         if self.ssl != NULL and why == SSL_R_CERTIFICATE_VERIFY_FAILED:
             result = openssl.SSL_get_verify_result(self.ssl)

@@ -209,6 +209,8 @@ cdef class Context:
         cdef bytes text = names.encode()
         if not openssl.SSL_CTX_set_cipher_list(self.ctx, PyBytes_AS_STRING(text)):
             openssl.ERR_clear_error()
+            if "TLS_" in names:
+                raise TlsError(f"{names} is of TLS 1.3, whose cipher suites are fixed: remove it", "ciphers")
             raise TlsError(f"OpenSSL knows or allows no cipher suite of {names}", "ciphers")
 
     def set_timeout(self, long seconds):

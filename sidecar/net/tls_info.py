@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
-from ..wire.certificate import Certificate, NotACertificate, parse
+from ..wire.certificate import Certificate, parse
+from ..wire.octets import Unreadable
 
 NO_CERTIFICATE: Final = "none"
 VERIFIED: Final = "success"
@@ -134,7 +135,7 @@ class TlsInfo:
             self._is_read = True
             try:
                 self._read = parse(self._shown.certificate or b"")
-            except NotACertificate:
+            except Unreadable:
                 self._read = None
         return self._read
 

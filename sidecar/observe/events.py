@@ -107,7 +107,9 @@ EVENTS: Final[dict[str, Declared]] = {
     "upstream_tls_refused": Declared(
         "error", "The new files of an upstream's TLS cannot be used; the old ones stay."
     ),
-    "certificate_expires": Declared("warning", "A certificate expires in so many days, or has expired."),
+    "certificate_expires": Declared(
+        "warning", "A certificate, or its list of revoked ones, expires in so many days, or has expired."
+    ),
 }
 
 _OWN: Final = frozenset({"time", "level", "event"})

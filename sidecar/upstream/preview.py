@@ -7,38 +7,26 @@ nobody had asked yet, and a name, which is resolved when it is served, as if it 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from ..config.addresses import Address
 from ..config.schema import quoted
 from ..message import Request
 from .budget import Budget
 from .group import Group, Queue
 from .making import balancer, make_server
+from .outlook import LISTED, enumerated, unresolved
 from .pool import ServerPool
 from .server import Server, State
 from .servers import is_watched, spots
 from .settings import UpstreamSettings
 from .sticky import Sticky
 
-#: Servers that the text lists besides the one that is chosen.
-_LISTED: Final = 20
-
 #: What is spoken with servers, for people.
 _SPOKEN: Final = {"https": "HTTP/1.1 over TLS", "h2c": "HTTP/2 without TLS", "h2": "HTTP/2 over TLS"}
 
 #: They draw: nobody knows for whom.
 _BY_CHANCE: Final = ("random_two", "least_time")
-
-
-class Unresolved(NamedTuple):
-    """A name in the place of what it leads to."""
-
-    address: Address
-    priority: int
-    weight: int
-    name: str
 
 
 class Prospect(NamedTuple):
@@ -83,7 +71,7 @@ class Preview(NamedTuple):
         """The same for people. The server that is chosen has a mark in front."""
         part = "" if self.share == 100 else f", {self.share}% of the requests"
         yield f"upstream {self.upstream}, balance {self.balance}{part}:"
-        listed = [one for at, one in enumerate(self.servers) if at < _LISTED or one.is_chosen]
+        listed = [one for at, one in enumerate(self.servers) if at < LISTED or one.is_chosen]
         for one in listed:
             yield f"  {'>' if one.is_chosen else ' '} server.{one.name} {one.address}: {one.why}"
         if len(listed) < len(self.servers):
@@ -104,7 +92,7 @@ class _Look:
         self._name = name
         self._settings = settings
         self._request = request
-        found = spots(settings, _unresolved)
+        found = spots(settings, unresolved)
         # Nobody connects to them.
         self._servers = [make_server(spot, cast(ServerPool, None), State()) for spot in found]
         names = {server.address: key for key, server in settings.server.items()}
@@ -117,7 +105,7 @@ class _Look:
         chosen_by = balancer(settings.balance, random.Random(0))
         self._group = Group(settings, Queue(), Budget(settings.retry_budget), lambda: 0.0)
         self._group.replace(self._servers, chosen_by, self._sticky)
-        self._asked = _asked(self._servers)
+        self._asked = _askable(self._servers)
         self._first, self._next = self._choice()
 
     def _stickiness(self) -> Sticky | None:
@@ -238,7 +226,7 @@ class _Look:
             yield f"protocol = {own.protocol}: {_SPOKEN[own.protocol]}{self._trusted}"
         if self._watched:
             counted = "it counts" if len(self._watched) == 1 else "each counts"
-            yield f"{_listed(self._watched)}: resolved when it runs, here {counted} as one address"
+            yield f"{enumerated(self._watched)}: resolved when it runs, here {counted} as one address"
         if own.health_check is not None and own.health_start == "pending":
             yield "servers are asked only after their first good probe (health_start = pending)"
 
@@ -266,11 +254,7 @@ class _Look:
             yield f"the cookie {own.sticky} names server.{self._names[self._named_by_cookie]}, which is down"
 
 
-def _unresolved(address: Address) -> Iterable[Unresolved]:
-    return (Unresolved(address, 0, 1, str(address)),)
-
-
-def _asked(servers: Sequence[Server]) -> list[Server]:
+def _askable(servers: Sequence[Server]) -> list[Server]:
     """Those among whom one is chosen: the primaries, or backups when there is no other."""
     fit = [server for server in servers if server.is_fit(0.0)]
     return [server for server in fit if not server.backup] or fit
@@ -285,9 +269,3 @@ def _percent(part: float) -> str:
     if part < 0.1:
         return "less than 0.1%"
     return f"{part:.0f}%" if part >= 1.0 else f"{part:.1f}%"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [f"server.{name}" for name in names[:_LISTED]]
-    more = [f"{len(names) - _LISTED} more"] if len(names) > _LISTED else []
-    return ", ".join(shown + more)

@@ -10,6 +10,8 @@ import re
 from enum import Enum
 from typing import Final
 
+from .octets import Octets, Unreadable
+
 #: Longest ClientHello in bytes, the headers of its records included; real ones are a tenth of it.
 MAX_HELLO: Final = 16 << 10
 
@@ -95,83 +97,59 @@ class ClientHello:
         return self._has_bounds()
 
 
-class _Broken(Exception):
-    """The message breaks the grammar."""
+class _Vectors(Octets):
+    """Vectors of TLS (RFC 8446 section 3.4), one behind the other."""
 
-
-class _Reader:
-    """A vector and how far it is read."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def is_done(self) -> bool:
-        """Whether nothing is left."""
-        return self._at == len(self._data)
-
-    def take(self, size: int) -> bytes:
-        """So many bytes. Raises _Broken: there are fewer."""
-        end = self._at + size
-        if end > len(self._data):
-            raise _Broken
-        piece, self._at = self._data[self._at : end], end
-        return piece
-
-    def number(self, size: int) -> int:
-        """A number of so many bytes."""
-        return int.from_bytes(self.take(size), "big")
+    __slots__ = ()
 
     def vector(self, size: int, least: int, unit: int = 1) -> bytes:
         """A vector whose length takes `size` bytes: `least` bytes or more, in steps of `unit`."""
         length = self.number(size)
         if length < least or length % unit:
-            raise _Broken
-        return self.take(length)
+            raise Unreadable("a vector has a length that its type does not allow")
+        return self.read(length)
 
 
 def _name(hello: bytes) -> str | Verdict:
     try:
-        return _server_name(_Reader(hello))
-    except _Broken:
+        return _server_name(_Vectors(hello))
+    except Unreadable:
         return Verdict.NOT_TLS
 
 
-def _server_name(hello: _Reader) -> str:
+def _server_name(hello: _Vectors) -> str:
     if hello.number(2) >> 8 != _MAJOR:
-        raise _Broken
-    hello.take(32)  # the random
+        raise Unreadable("it is of another version")
+    hello.read(32)  # the random
     if len(hello.vector(1, 0)) > 32:  # the session
-        raise _Broken
+        raise Unreadable("the session has more than 32 bytes")
     hello.vector(2, 2, 2)  # the cipher suites
     hello.vector(1, 1)  # the compression methods
     if hello.is_done():
         # Up to TLS 1.2 a client may leave the extensions out.
         return ""
-    extensions = _Reader(hello.vector(2, 0))
+    extensions = _Vectors(hello.vector(2, 0))
     if not hello.is_done():
-        raise _Broken
+        raise Unreadable("there are bytes behind the extensions")
     name, seen = "", set()
     while not extensions.is_done():
         kind = extensions.number(2)
         if kind in seen:
-            raise _Broken
+            raise Unreadable("an extension is there twice")
         seen.add(kind)
         data = extensions.vector(2, 0)
         if kind == _SERVER_NAME:
-            name = _host_name(_Reader(data))
+            name = _host_name(_Vectors(data))
     return name
 
 
-def _host_name(extension: _Reader) -> str:
+def _host_name(extension: _Vectors) -> str:
     """The one name of the list: no other type was ever defined, and of one type there is one name."""
-    names = _Reader(extension.vector(2, 1))
+    names = _Vectors(extension.vector(2, 1))
     kind = names.number(1)
     name = names.vector(2, 1)
     if not extension.is_done() or not names.is_done() or kind != _HOST_NAME:
-        raise _Broken
+        raise Unreadable("there is not one host name")
     if len(name) > _LONGEST_NAME or not _LABELS.fullmatch(name):
-        raise _Broken
+        raise Unreadable("the name is no host name")
     return name.decode("ascii").lower()

@@ -242,7 +242,8 @@ cdef class Head:
         while True:
             if not self.first_done and size > self.start and not CLASS[data[self.start]] & TOKEN:
                 if data[self.start] != 13 or self.skipped or not self.may_skip:
-                    refuse("bad_start", 400)
+                    # A ClientHello is a record of handshakes: 22. Who forgets `tls` finds the word in the log.
+                    refuse("tls_on_plain_port" if data[self.start] == 22 else "bad_start", 400)
             newline = <const unsigned char *>memchr(data + self.scanned, 10, size - self.scanned)
             if newline == NULL:
                 self.scanned = size

@@ -30,7 +30,7 @@ LONG = {
     "sidecar/net/channel.pyx": (900, "every wait, the buffers and the pump share one state in C"),
 }
 #: What events are told by: `Events.event`, and the callables that stand for it.
-TELLING = {"event", "_event", "on_problem", "_on_problem"}
+TELLING = {"event", "tell", "_event", "on_problem", "_on_problem"}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=str)

@@ -136,3 +136,30 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
         assert str(error)
     else:
         assert BIND.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "excludes"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("[::]:80", "[::1]:80", True),
+        ("unix:/a", "unix:/a", True),
+        ("fd:a", "fd:a", True),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("0.0.0.0:80", "127.0.0.1:81", False),
+        ("0.0.0.0:80", "[::1]:80", False),
+        ("0.0.0.0:0", "127.0.0.1:0", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("unix:/a", "unix:/b", False),
+    ],
+)
+def test_some_addresses_cannot_be_bound_beside_each_other(one: str, other: str, excludes: bool) -> None:
+    first, second = BIND.parse(one), BIND.parse(other)
+    assert first.excludes(second) == second.excludes(first) == excludes
+
+
+def test_a_wildcard_stands_for_all_addresses() -> None:
+    assert BIND.parse("0.0.0.0:80").is_wildcard
+    assert BIND.parse("[0:0::0]:80").is_wildcard
+    assert not BIND.parse("127.0.0.1:80").is_wildcard

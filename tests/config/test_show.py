@@ -83,6 +83,14 @@ def test_the_text_is_ini_with_origins(tmp_path: Path) -> None:
     assert again.only(Process) == configuration.only(Process)
 
 
+def test_notes_are_comments_at_the_end_of_a_section(tmp_path: Path) -> None:
+    configuration = configure(tmp_path, GIVEN)
+    text = as_text(configuration, lambda section: ("one", "two") if isinstance(section, Pool) else ())
+    shown = f"{SHOWN}# one\n# two\n"
+    assert text.replace(str(tmp_path), "DIR") == shown
+    assert configure(tmp_path, text).named(Pool) == configuration.named(Pool)
+
+
 def test_json_has_values_and_origins(tmp_path: Path) -> None:
     configuration = configure(tmp_path, GIVEN)
     shown = json.loads(as_json(configuration))

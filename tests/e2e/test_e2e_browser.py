@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import threading
-from collections.abc import Iterator
 
 import pytest
-from websockets.sync.server import ServerConnection, serve
 
+from tests.support import websocket
 from tests.support.browser import INSTALLATION, PARTS, TICKS, App, chromium
 from tests.support.certificates import Files
 from tests.support.chain import PublicAuthority
@@ -34,30 +31,13 @@ upstream = chat
 """
 
 
-def _echo(connection: ServerConnection) -> None:
-    for message in connection:
-        connection.send(message)
-
-
-@contextlib.contextmanager
-def _chat() -> Iterator[str]:
-    with serve(_echo, "127.0.0.1", 0, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.timeout(INSTALLATION + 120)
 def test_a_page_works_as_it_did_without_the_sidecar(live: Live) -> None:
     """It comes by a redirect, over HTTP/2; then the browser takes no step in plain HTTP any more."""
     issued = PublicAuthority().issue("shop.example")
     secure = free_port()
     live.listen("https_redirect = on")
-    with App() as app, _chat() as chat:
+    with App() as app, websocket.echo() as chat:
         files = Files(live.folder / "tls", issued).options
         sidecar = live.start(CONFIG.format(secure=secure, files=files, app=app.address, chat=chat))
         places = {"shop.example:80": live.port, "shop.example:443": secure}

@@ -8,8 +8,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,9 @@ import pytest
 
 from tests.support import echo_server
 from tests.support.certificates import Authority, Files, Issued, Secret
+from tests.support.chain import PublicAuthority
 from tests.support.live import Live, Sidecar, tell, until
+from tests.support.load import Load, echo
 from tests.support.peers import Stream
 from tests.support.programs import program
 
@@ -47,18 +47,6 @@ def authority() -> Authority:
     return Authority()
 
 
-@contextlib.contextmanager
-def _echo() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, echo_server.__file__], stdout=subprocess.PIPE)
-    assert process.stdout
-    try:
-        with process.stdout:
-            yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-
-
 def _connect(port: int, context: ssl.SSLContext, name: str = "a.example") -> tuple[Stream, str]:
     """A connection, and the serial number of the certificate that it got."""
     sock = socket.create_connection(("127.0.0.1", port), 20)
@@ -85,48 +73,25 @@ def _await(port: int, context: ssl.SSLContext, issued: Issued) -> float:
     return time.monotonic() - began
 
 
-class _Load:
-    """Clients that ask, on connections they keep and on new ones, until it is enough."""
+class _Load(Load):
+    """Clients that ask, on connections they keep and on new ones."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(CLIENTS)
         self._port = port
         self._context = context
-        self._counts = [0] * CLIENTS
-        self._enough = threading.Event()
-        self.errors: list[str] = []
         self.serials: set[str] = set()
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)
-        ]
-        for thread in self._threads:
-            thread.start()
 
-    @property
-    def done(self) -> int:
-        """Requests that were answered with the right bytes."""
-        return sum(self._counts)
-
-    def stop(self) -> None:
-        """End each client after its request."""
-        self._enough.set()
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive(), "a request never ended"
-
-    def _run(self, number: int) -> None:
-        while not self._enough.is_set():
-            try:
-                stream, serial = _connect(self._port, self._context)
-                self.serials.add(serial)
-                with stream:
-                    for at in range(ON_ONE):
-                        size = (90, 2_000, 20_000)[at % 3]
-                        answer = stream.ask("GET", f"/bytes/{size}")
-                        assert answer.status == 200, answer.start
-                        assert answer.body == echo_server.pattern(size), "another body"
-                        self._counts[number] += 1
-            except Exception as error:  # noqa: BLE001 - counted; the test tells them
-                self.errors.append(f"{type(error).__name__}: {error}")
+    def _connection(self, number: int) -> Iterator[None]:
+        stream, serial = _connect(self._port, self._context)
+        self.serials.add(serial)
+        with stream:
+            for at in range(ON_ONE):
+                size = (90, 2_000, 20_000)[at % 3]
+                answer = stream.ask("GET", f"/bytes/{size}")
+                assert answer.status == 200, answer.start
+                assert answer.body == echo_server.pattern(size), "another body"
+                yield
 
 
 def _start(live: Live, files: Files | Secret, load: int) -> Sidecar:
@@ -139,6 +104,7 @@ def _loaded(port: int, context: ssl.SSLContext) -> Iterator[_Load]:
     """Load, and a connection from before that must live through all of it."""
     lasting, _ = _connect(port, context)
     load = _Load(port, context)
+    load.start()
     try:
         until(lambda: load.done > 100 or load.errors, "the load has begun", 20)
         yield load
@@ -166,7 +132,7 @@ def test_renewals_under_load_lose_nothing(live: Live, authority: Authority, tmp_
     context = authority.trust()
     files = Files(tmp_path / "tls", authority.issue("a.example"))
     slowest = 0.0
-    with _echo() as port:
+    with echo() as port:
         sidecar = _start(live, files, port)
         with _loaded(live.port, context) as load:
             for number in range(RENEWALS):
@@ -186,7 +152,7 @@ def test_renewals_under_load_lose_nothing(live: Live, authority: Authority, tmp_
 def test_a_mounted_secret_is_renewed_under_load(live: Live, authority: Authority, tmp_path: Path) -> None:
     context = authority.trust()
     secret = Secret(tmp_path / "secret", authority.issue("a.example"))
-    with _echo() as port:
+    with echo() as port:
         sidecar = _start(live, secret, port)
         with _loaded(live.port, context) as load:
             for _ in range(10):
@@ -226,7 +192,7 @@ def test_a_broken_renewal_is_refused_and_the_old_one_serves(
     context = authority.trust()
     before = authority.issue("a.example")
     files = Files(tmp_path / "tls", before)
-    with _echo() as port:
+    with echo() as port:
         sidecar = _start(live, files, port)
         with _loaded(live.port, context) as load:
             files.key.write_bytes(authority.issue("a.example").key)
@@ -281,3 +247,47 @@ def test_a_broken_certificate_stops_the_start(live: Live, authority: Authority, 
     sidecar = live.launch(config=f"[certificate site]\n{files.options}")
     assert sidecar.wait_exit() == 1
     assert any(f"{files.key}: does not exist" in line for line in sidecar.complaints())
+
+
+def test_a_list_of_the_revoked_that_is_over_is_told_and_renewed(
+    live: Live, authority: Authority, tmp_path: Path
+) -> None:
+    """OpenSSL refuses everybody by it, so whoever forgets it should hear of it before."""
+    clients = PublicAuthority("Clients")
+    shown = Files(tmp_path / "client", clients.issue("right"))
+    ca, crl = tmp_path / "clients.pem", tmp_path / "clients.crl"
+    ca.write_bytes(clients.pem)
+    crl.write_bytes(clients.revoke(days=0.5))
+    files = Files(tmp_path / "tls", authority.issue("a.example"))
+    options = f"client_ca = {ca}\nclient_crl = {crl}\nverify_client = require\n"
+    live.listen("tls = site")
+    file = live.conf.write(
+        "10-site.ini", f"[certificate site]\n{files.options}{options}[route a]\nrespond = 200\n"
+    )
+    said = f"[certificate site] client_crl: {crl}: the list of CN=Clients Intermediate"
+    done = tell("check", "--conf", str(live.conf.path))
+    assert done.returncode == 0
+    assert said not in done.stderr, "of half a day, nearly all is left"
+    crl.write_bytes(clients.revoke(days=-1.5))
+    done = tell("check", "--conf", str(live.conf.path))
+    assert done.returncode == 0
+    assert f"warning: {file}:5: {said} expired 1 day ago, so clients are refused: renew it" in done.stderr
+
+    sidecar = live.start()
+    (event,) = sidecar.wait_event("certificate_expires")
+    assert (event["about"], event["issuer"], event["days"]) == ("client_crl", "CN=Clients Intermediate", -2)
+    context = authority.trust()
+    context.load_cert_chain(shown.certificate, shown.key)
+
+    def is_served() -> bool:
+        try:
+            with _connect(live.port, context)[0] as stream:
+                return stream.ask("GET", "/").status == 200
+        except (OSError, EOFError):
+            return False
+
+    assert not is_served()
+    sidecar.wait_event("tls_handshake_failed")
+    crl.write_bytes(clients.revoke())
+    sidecar.wait_event("certificate_renewed")
+    until(is_served, "a client is served again")

@@ -9,18 +9,16 @@ import re
 import signal
 import struct
 import subprocess
-import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
-from websockets.sync.server import ServerConnection, serve
 from websockets.uri import parse_uri
 
 from sidecar.net.h2 import PREFACE
-from tests.support import http2
+from tests.support import http2, websocket
 from tests.support.http2 import DATA, END_STREAM, GET, GOAWAY, HEADERS, PING, POST, Client, frame, number
 from tests.support.live import Live, until
 from tests.support.peers import Accepting, Answering, Message, Stream, response
@@ -261,26 +259,9 @@ def test_a_head_that_is_too_large_gets_431_and_the_connection_goes_on(live: Live
 # -- WebSocket (RFC 8441)
 
 
-def _echo(connection: ServerConnection) -> None:
-    for message in connection:
-        connection.send(message)
-
-
-@contextlib.contextmanager
-def _websockets() -> Iterator[str]:
-    with serve(_echo, "127.0.0.1", 0, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_websocket_inside_of_http2(live: Live) -> None:
     """The stream carries what the connection would; others go on beside it."""
-    with _websockets() as address:
+    with websocket.echo() as address:
         sidecar = live.start(APP.format(address))
         with talk(live.port) as client:
             assert client.until(http2.SETTINGS).payload.count(b"\0\x08\0\0\0\x01") == 1

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 
 from tests.support import echo_server
 from tests.support.live import Live, Sidecar, until
+from tests.support.load import Load, echo
 from tests.support.peers import Accepting, Stream, request
 
 REQUESTS = 20_000
@@ -39,57 +36,23 @@ upstream = long
 """
 
 
-@contextlib.contextmanager
-def _echo() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, echo_server.__file__], stdout=subprocess.PIPE)
-    assert process.stdout
-    try:
-        with process.stdout:
-            yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-
-
-class _Load:
-    """Clients that ask, on connections they keep, until it is enough."""
+class _Load(Load):
+    """Clients that ask for bytes and send bodies, on connections they keep."""
 
     def __init__(self, port: int) -> None:
+        super().__init__(CLIENTS)
         self._port = port
-        self._counts = [0] * CLIENTS
-        self._enough = threading.Event()
-        self.errors: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(CLIENTS)
+        self._chances = [random.Random(number) for number in range(CLIENTS)]
+        self._bodies = [
+            [chance.randbytes(chance.randint(1 << 10, 64 << 10)) for _ in range(16)]
+            for chance in self._chances
         ]
-        for thread in self._threads:
-            thread.start()
 
-    @property
-    def done(self) -> int:
-        """Requests that were answered with the right bytes."""
-        return sum(self._counts)
-
-    def stop(self) -> None:
-        """End each client after its request."""
-        self._enough.set()
-        for thread in self._threads:
-            thread.join(20)
-            assert not thread.is_alive(), "a request never ended"
-
-    def _run(self, number: int) -> None:
-        chance = random.Random(number)
-        bodies = [chance.randbytes(chance.randint(1 << 10, 64 << 10)) for _ in range(16)]
-        while not self._enough.is_set():
-            try:
-                with Stream.connect(self._port) as stream:
-                    for _ in range(ON_ONE):
-                        if self._enough.is_set():
-                            return
-                        self._ask(stream, chance, bodies)
-                        self._counts[number] += 1
-            except Exception as error:  # noqa: BLE001 - counted; the test tells them
-                self.errors.append(f"{type(error).__name__}: {error}")
+    def _connection(self, number: int) -> Iterator[None]:
+        with Stream.connect(self._port) as stream:
+            for _ in range(ON_ONE):
+                self._ask(stream, self._chances[number], self._bodies[number])
+                yield
 
     @staticmethod
     def _ask(stream: Stream, chance: random.Random, bodies: list[bytes]) -> None:
@@ -188,11 +151,12 @@ def _reload(live: Live, sidecar: Sidecar, number: int) -> None:
 
 def test_reloads_under_load_lose_nothing(live: Live) -> None:
     """20,000 requests with bodies, a download, an upload and a tunnel, across 50 reloads: no error at all."""
-    with _echo() as port, Accepting() as upstream:
+    with echo() as port, Accepting() as upstream:
         sidecar = live.start(CONFIG.format(load=port, long=upstream.address))
         long = _Long(live.port, upstream)
         before = time.monotonic()
         load = _Load(live.port)
+        load.start()
         try:
             for number in range(1, RELOADS + 1):
                 _reload(live, sidecar, number)

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 from websockets.sync.client import connect
-from websockets.sync.server import ServerConnection, serve
 
+from tests.support import websocket
 from tests.support.certificates import Files
 from tests.support.chain import PublicAuthority
 from tests.support.live import Live, Sidecar
@@ -33,6 +33,10 @@ CONFIG = """
 server.a = {app}
 [route app]
 upstream = app
+[route small]
+path = /small
+upstream = app
+max_body_size = 1k
 """
 
 
@@ -151,6 +155,21 @@ def test_a_body_that_is_cut_short_is_not_taken_for_whole(options: tuple[str, ...
         assert line["reason"] == "response_incomplete"
 
 
+@pytest.mark.parametrize("http", ["--http1.1", "--http2"])
+def test_an_answer_that_comes_before_the_end_of_an_upload_is_heard(
+    http: str, site: Site, tmp_path: Path
+) -> None:
+    """The client learns why its body is not wanted, though it is still sending it."""
+    file = tmp_path / "up"
+    file.write_bytes(bytes(200_000))
+    with Sink() as app:
+        site.start(app.address)
+        for _ in range(5):
+            done = site.curl("/small", http, "-H", "Expect:", "-T", str(file), "-w", "%{http_code}")
+            assert (done.returncode, done.stderr) == (0, b"")
+            assert done.stdout.endswith(b"413"), done.stdout
+
+
 def test_an_upload_that_breaks_off_is_no_request(site: Site) -> None:
     """Whether the client leaves with a goodbye, without one, or with a reset."""
     with Accepting() as app:
@@ -207,26 +226,15 @@ def test_httpx_over_both_versions(site: Site) -> None:
     assert [line.get("protocol") for line in lines] == ["h2"] * 3 + [None] * 3
 
 
-def _echo(connection: ServerConnection) -> None:
-    for message in connection:
-        connection.send(message)
-
-
 def test_a_websocket_carries_large_messages(site: Site) -> None:
-    with serve(_echo, "127.0.0.1", 0, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            site.start(f"127.0.0.1:{server.socket.getsockname()[1]}")
-            where = f"wss://localhost:{site.port}/chat"
-            with connect(where, ssl=site.context, max_size=None, proxy=None) as client:
-                for message in ("hello", *(os.urandom(1 << 20) for _ in range(8))):
-                    client.send(message)
-                    assert client.recv(timeout=15) == message
-                assert client.ping().wait(10)
-        finally:
-            server.shutdown()
-            thread.join()
+    with websocket.echo() as address:
+        site.start(address)
+        where = f"wss://localhost:{site.port}/chat"
+        with connect(where, ssl=site.context, max_size=None, proxy=None) as client:
+            for message in ("hello", *(os.urandom(1 << 20) for _ in range(8))):
+                client.send(message)
+                assert client.recv(timeout=15) == message
+            assert client.ping().wait(10)
 
 
 def test_a_client_that_asked_for_the_end_gets_a_goodbye(site: Site) -> None:

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import ServerConnection, serve
 
+from tests.support import websocket
 from tests.support.live import Live, until
 
 APP = "[upstream app]\nserver.a = {}\n[route app]\nupstream = app\n"
-
-
-def _echo(connection: ServerConnection) -> None:
-    for message in connection:
-        if message == "leave":
-            connection.close(4001, "as you wish")
-            return
-        connection.send(message)
-
-
-@contextlib.contextmanager
-def _server() -> Iterator[str]:
-    with serve(_echo, "127.0.0.1", 0, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def _client(live: Live) -> ClientConnection:
@@ -43,7 +21,7 @@ def _client(live: Live) -> ClientConnection:
 
 def test_messages_of_all_sizes_come_back(live: Live) -> None:
     """Texts and bytes, empty, small and many megabytes, alone and one after the other."""
-    with _server() as address:
+    with websocket.echo() as address:
         live.start(APP.format(address))
         with _client(live) as client:
             for message in ("hello", "", b"\0\xff", os.urandom(70_000), os.urandom(8_000_000)):
@@ -57,7 +35,7 @@ def test_messages_of_all_sizes_come_back(live: Live) -> None:
 
 def test_close_handshake_passes_in_both_directions(live: Live) -> None:
     """Who closes says why, and the other side reads it; the log line comes with the end of the tunnel."""
-    with _server() as address:
+    with websocket.echo() as address:
         sidecar = live.start(APP.format(address))
         with _client(live) as client:
             client.send("leave")
@@ -77,7 +55,7 @@ def test_close_handshake_passes_in_both_directions(live: Live) -> None:
 
 def test_many_tunnels_at_once(live: Live) -> None:
     """Fifty of them do not mix up their messages."""
-    with _server() as address, contextlib.ExitStack() as stack:
+    with websocket.echo() as address, contextlib.ExitStack() as stack:
         live.start(APP.format(address))
         clients = [stack.enter_context(_client(live)) for _ in range(50)]
         for number, client in enumerate(clients):
@@ -88,7 +66,7 @@ def test_many_tunnels_at_once(live: Live) -> None:
 
 def test_upgrade_that_is_off_is_not_passed_on(live: Live) -> None:
     """The server sees a plain request, and the client its plain answer."""
-    with _server() as address:
+    with websocket.echo() as address:
         sidecar = live.start(APP.format(address) + "upgrade = off\n")
         with pytest.raises(InvalidStatus) as refused:
             _client(live)

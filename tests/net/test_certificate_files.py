@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sidecar.net.tls import Tickets
 
 from sidecar.net.certificate_files import (
-    Flaw,
+    Flawed,
     Found,
     Loaded,
     Maker,
-    Material,
-    doubts,
     look,
     names,
-    step,
 )
 from sidecar.net.certificate_settings import CertificateSettings
+from sidecar.net.tls import Tickets
 from sidecar.wire.certificate import Certificate, parse, pem_blocks
-from tests.support.certificates import Authority, Files, Issued, bare, encrypted, utc
+from tests.support.certificates import Authority, Files, Issued, bare, encrypted
 
 DAY = 86_400
 NOW = time.time()
@@ -44,7 +41,7 @@ def settings_of(files: Files, **options: Any) -> CertificateSettings:
     return CertificateSettings(certificate=(str(files.certificate),), key=(str(files.key),), **options)
 
 
-def made(settings: CertificateSettings) -> Loaded | tuple[Flaw, ...]:
+def made(settings: CertificateSettings) -> Loaded | Flawed:
     found = look(settings)
     assert found is not None
     return Maker("site", settings, Tickets(os.urandom, lambda: NOW)).make(found)
@@ -52,9 +49,9 @@ def made(settings: CertificateSettings) -> Loaded | tuple[Flaw, ...]:
 
 def flaws_of(settings: CertificateSettings) -> list[tuple[str, str]]:
     """(option, message without the directory) of each flaw."""
-    flaws = made(settings)
-    assert not isinstance(flaws, Loaded)
-    return [(flaw.key, str(flaw).replace(f"{Path(flaw.file).parent}/", "")) for flaw in flaws]
+    flawed = made(settings)
+    assert isinstance(flawed, Flawed)
+    return [(flaw.key, str(flaw).replace(f"{Path(flaw.file).parent}/", "")) for flaw in flawed.flaws]
 
 
 def leaf_of(issued: Issued) -> Certificate:
@@ -210,98 +207,3 @@ def test_a_list_of_revoked_certificates_must_be_one(
 def test_the_common_name_counts_when_there_is_no_alternative_name(authority: Authority) -> None:
     assert names(leaf_of(bare("Old.Example"))) == ("old.example",)
     assert names(leaf_of(authority.issue("192.0.2.7", common_name="x.example"))) == ()
-
-
-# Doubts ----------------------------------------------------------------------------------------------------
-
-
-def told(tmp_path: Path, issued: Issued, now: float = NOW, mode: int = 0o600) -> list[str]:
-    files = Files(tmp_path, issued)
-    files.key.chmod(mode)
-    settings = settings_of(files)
-    found = look(settings)
-    assert found is not None
-    assert isinstance(found.material, Material)
-    return [f"{flaw.key}: {flaw.text}" for flaw in doubts(settings, found.material, now)]
-
-
-def test_what_is_fine_leaves_no_doubt(tmp_path: Path, authority: Authority) -> None:
-    issued = authority.issue("a.example", not_after=utc(NOW + 60 * DAY))
-    issued.certificate += authority.pem
-    assert told(tmp_path, issued) == []
-
-
-@pytest.mark.parametrize(
-    ("days", "text"),
-    [
-        (-2, "certificate: expired 1 day ago: renew it"),
-        (0.5, "certificate: expires in less than a day: renew it"),
-        (13.5, "certificate: expires in 13 days: renew it"),
-        (14.5, ""),
-    ],
-)
-def test_the_end_of_a_certificate_is_told_before_it_comes(
-    tmp_path: Path, authority: Authority, days: float, text: str
-) -> None:
-    issued = authority.issue(
-        "a.example", not_before=utc(NOW - 80 * DAY), not_after=utc(NOW + days * DAY + 60)
-    )
-    issued.certificate += authority.pem
-    assert told(tmp_path, issued) == ([text] if text else [])
-
-
-def test_a_certificate_that_is_not_valid_yet_is_a_doubt(tmp_path: Path, authority: Authority) -> None:
-    issued = authority.issue("a.example", not_before=utc(NOW + 2 * DAY + 60), not_after=utc(NOW + 90 * DAY))
-    issued.certificate += authority.pem
-    assert told(tmp_path, issued) == ["certificate: is not valid yet: in 2 days"]
-
-
-def test_a_key_for_everybody_is_a_doubt(tmp_path: Path, authority: Authority) -> None:
-    issued = authority.issue("a.example", not_after=utc(NOW + 60 * DAY))
-    issued.certificate += authority.pem
-    assert told(tmp_path, issued, mode=0o644) == ["key: may be read by everybody on this machine: chmod o-r"]
-
-
-def test_a_certificate_without_a_server_name_is_a_doubt(tmp_path: Path) -> None:
-    assert told(tmp_path, bare("old.example")) == [
-        "certificate: names no server (it has no subjectAltName for one): clients refuse it"
-    ]
-
-
-def test_a_chain_that_ends_early_or_has_a_stranger_in_it_is_a_doubt(
-    tmp_path: Path, authority: Authority
-) -> None:
-    issued = authority.issue("a.example", not_after=utc(NOW + 60 * DAY))
-    (text,) = told(tmp_path, issued)
-    assert text.startswith("certificate: holds no chain: unless clients know ")
-    issued.certificate += Authority().pem
-    assert told(tmp_path, issued) == [
-        "certificate: its certificate 2 has not issued number 1: put them in order"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("lifetime", "left", "reached"),
-    [
-        (90, 15, None),
-        (90, 14, 14),
-        (90, 7.1, 14),
-        (90, 7, 7),
-        (90, 0.5, 1),
-        (90, 0, 0),
-        (90, -5, 0),
-        (7, 6, None),
-        (7, 2, None),
-        (7, 0.9, 1),
-        (1, 0.9, None),
-        (1, -0.1, 0),
-    ],
-)
-def test_a_short_life_has_fewer_steps(
-    authority: Authority, lifetime: float, left: float, reached: int | None
-) -> None:
-    leaf = leaf_of(authority.issue("a.example"))
-    leaf = leaf._replace(
-        not_after=int(NOW) + round(left * DAY), not_before=int(NOW) + round((left - lifetime) * DAY)
-    )
-    assert step(leaf, int(NOW)) == reached

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
-import gevent
 import pytest
 
-from sidecar.net.channel import Channel
-from sidecar.net.h2 import PREFACE, REFUSALS, Multiplex, Stream
-from sidecar.wire.head import Limits, RequestHead
+from sidecar.net.h2 import PREFACE, REFUSALS
+from sidecar.wire.head import Limits
 from tests.support import http2
 from tests.support.http2 import (
     ACK,
@@ -19,13 +16,11 @@ from tests.support.http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GET,
     GOAWAY,
     HEADERS,
-    NO_ERROR,
     PADDED,
     PING,
     POST,
@@ -42,25 +37,11 @@ from tests.support.http2 import (
     frame,
     number,
     settings,
+    wait_for_body,
 )
-from tests.support.streams import TIMEOUT, Peer, outcome, tcp_pair, wait_until
+from tests.support.streams import Peer
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-
-@pytest.fixture
-def client() -> Iterator[Served]:
-    with Served() as one:
-        yield one
-
-
-def wait_for_body(stream: Stream) -> None:
-    """A handler that answers when the request is complete."""
-    stream.read_head(RequestHead(Limits()), TIMEOUT, TIMEOUT)
-    while stream.read(65536, TIMEOUT):
-        pass
-    stream.send(http2.HI, TIMEOUT)
-    stream.finish()
 
 
 # -- the beginning
@@ -322,100 +303,6 @@ def test_a_window_of_settings_overflows_a_streams() -> None:
         assert client.ended_with() == (FLOW_CONTROL_ERROR, "window_overflow")
 
 
-# -- what ends a stream
-
-_TRAILERS = [("x-sum", "1")]
-
-
-def _malformed_trailers(client: Served) -> bytes:
-    return client.headers(1, POST, False) + client.headers(1, [(":path", "/"), *_TRAILERS])
-
-
-STREAM_ERRORS = {
-    "DATA behind the end": (lambda c: c.headers(1) + frame(DATA, 0, 1, b"x"), STREAM_CLOSED),
-    "HEADERS behind the end": (lambda c: c.headers(1) + c.headers(1, _TRAILERS), STREAM_CLOSED),
-    "trailers that do not end the stream": (
-        lambda c: c.headers(1, POST, False) + c.headers(1, _TRAILERS, False),
-        PROTOCOL_ERROR,
-    ),
-    "trailers with a pseudo-field": (_malformed_trailers, PROTOCOL_ERROR),
-    "WINDOW_UPDATE by nothing": (
-        lambda c: c.headers(1, POST, False) + number(WINDOW_UPDATE, 1, 0),
-        PROTOCOL_ERROR,
-    ),
-    "a window above 2^31 - 1": (
-        lambda c: c.headers(1, POST, False) + number(WINDOW_UPDATE, 1, 0x7FFFFFFF),
-        FLOW_CONTROL_ERROR,
-    ),
-    "more bytes than Content-Length": (
-        lambda c: c.headers(1, [*POST, ("content-length", "1")], False) + frame(DATA, 0, 1, b"xx"),
-        PROTOCOL_ERROR,
-    ),
-    "fewer bytes than Content-Length": (
-        lambda c: c.headers(1, [*POST, ("content-length", "2")], False) + frame(DATA, END_STREAM, 1, b"x"),
-        PROTOCOL_ERROR,
-    ),
-    "trailers before all of Content-Length": (
-        lambda c: c.headers(1, [*POST, ("content-length", "2")], False) + c.headers(1, _TRAILERS),
-        PROTOCOL_ERROR,
-    ),
-    "DATA on a stream that the client reset": (
-        lambda c: c.headers(1, POST, False) + number(RST_STREAM, 1, 8) + frame(DATA, 0, 1, b"x"),
-        STREAM_CLOSED,
-    ),
-}
-
-
-def wait_for_ever(stream: Stream) -> None:
-    """A handler that answers nothing until the stream is over."""
-    stream.read_head(RequestHead(Limits()), TIMEOUT, TIMEOUT)
-    while True:
-        stream.read(1, TIMEOUT)
-        wait_until(lambda: not stream.is_open or stream.peer_finished)
-        if stream.peer_finished:
-            return
-
-
-@pytest.mark.parametrize(("make", "code"), STREAM_ERRORS.values(), ids=STREAM_ERRORS.keys())
-def test_it_ends_the_stream_alone(make, code: int) -> None:  # type: ignore[no-untyped-def]
-    with Served(wait_for_ever) as client:
-        client.send(make(client))
-        assert client.reset_with(1) == code
-        assert client.is_alive()
-
-
-def test_headers_on_a_stream_that_ended_end_the_connection(client: Served) -> None:
-    client.ask(1)
-    assert client.answer(1).status == 200
-    client.ask(1)
-    assert client.ended_with() == (STREAM_CLOSED, "headers_after_end")
-
-
-def test_what_was_on_its_way_as_we_ended_a_stream_is_no_fault() -> None:
-    """An answer before the end of the request: its body and trailers come and are forgotten."""
-    with Served() as client:
-        client.send(client.headers(1, POST, False))
-        client.until(RST_STREAM, 1)
-        client.send(*[frame(DATA, 0, 1, b"x") for _ in range(1500)], client.headers(1, _TRAILERS))
-        client.send(number(WINDOW_UPDATE, 1, 1000), number(RST_STREAM, 1, 8))
-        assert client.is_alive()
-        client.ask(3)
-        assert client.answer(3).status == 200
-
-
-def test_a_request_that_ended_is_answered_without_a_reset(client: Served) -> None:
-    client.ask(1)
-    assert client.answer(1) == ([[(":status", "200"), ("content-length", "2")]], b"hi", [], -1)
-    client.is_alive()
-    assert not [one for one in client.seen if one.kind == RST_STREAM]
-
-
-def test_an_early_answer_tells_that_the_rest_is_not_wanted(client: Served) -> None:
-    client.send(client.headers(1, POST, False))
-    assert client.answer(1).body == b"hi"
-    assert client.reset_with(1) == NO_ERROR
-
-
 # -- what is ignored
 
 IGNORED = {
@@ -466,149 +353,3 @@ def test_the_tables_stay_the_same_whoever_wants_the_block() -> None:
         assert client.answer(1).status == 200
         client.ask(5, [*GET, ("x-kept", "yes")])
         assert client.answer(5).status == 200
-
-
-# -- the end
-
-
-def test_leave_ends_a_connection_that_serves_nothing(client: Served) -> None:
-    """GOAWAY for nothing yet, a PING, and when its answer shows that the client knows, the last GOAWAY."""
-    client.ask(1)
-    client.answer(1)
-    client.multiplex.leave()
-    first = client.until(GOAWAY)
-    assert int.from_bytes(first.payload[:4], "big") == 0x7FFFFFFF
-    ping = client.until(PING)
-    client.send(frame(PING, ACK, 0, ping.payload))
-    second = client.until(GOAWAY)
-    assert struct.unpack("!II", second.payload) == (1, NO_ERROR)
-    assert client.next() is None
-    assert client.refused == ""
-
-
-def test_requests_on_their_way_as_we_leave_are_served() -> None:
-    with Served(wait_for_body) as client:
-        client.send(client.headers(1, POST, False))
-        client.is_alive()
-        client.multiplex.leave()
-        ping = client.until(PING)
-        client.ask(3)
-        client.send(frame(PING, ACK, 0, ping.payload))
-        # Behind our last word nothing is begun; what a client tells of such a stream breaks nothing.
-        client.send(client.headers(5, POST, False), frame(DATA, 0, 5, b"abc"), number(WINDOW_UPDATE, 5, 9))
-        assert client.answer(3).status == 200
-        assert client.reset_with(5) == REFUSED_STREAM
-        client.send(frame(DATA, END_STREAM, 1, b"x"))
-        assert client.answer(1).status == 200
-        assert client.next() is None
-
-
-def test_a_client_that_says_goaway_gets_its_answers_and_the_end() -> None:
-    with Served(wait_for_body) as client:
-        client.send(client.headers(1, POST, False), frame(GOAWAY, 0, 0, bytes(8)))
-        client.is_alive()
-        client.send(frame(DATA, END_STREAM, 1, b"x"))
-        assert client.answer(1).status == 200
-        assert client.ended_with() == (-1, "")
-        assert client.refused == ""
-
-
-def test_a_client_that_leaves_ends_its_streams() -> None:
-    with Served(wait_for_body) as client:
-        client.send(client.headers(1, POST, False), client.headers(3, POST, False))
-        client.is_alive()
-        client.peer.close()
-        outcome(client.reader)
-        assert client.multiplex.streams == {}
-
-
-def test_a_connection_without_streams_ends_with_goaway() -> None:
-    with Served(idle_timeout=0.05) as client:
-        assert client.ended_with() == (NO_ERROR, "")
-        assert client.refused == ""
-
-
-def test_pings_do_not_keep_a_connection_that_asks_nothing() -> None:
-    with Served(idle_timeout=0.05) as client:
-        with pytest.raises((AssertionError, OSError)):
-            while client.is_alive():
-                gevent.sleep(0.005)
-            raise AssertionError
-        outcome(client.reader)
-
-
-def test_whoever_cuts_a_connection_off_leaves_nothing() -> None:
-    """Killed while streams wait, in every state a stream has: no greenlet, no timer, no stream is left."""
-    with Served(wait_for_body, idle_timeout=30, write_timeout=30, header_timeout=30) as client:
-        client.ask(1)
-        client.send(client.headers(3, POST, False), client.headers(5, POST, False), number(RST_STREAM, 5, 8))
-        client.send(client.headers(7, [*POST, ("Bad", "x")], False))
-        client.is_alive()
-        client.send(frame(HEADERS, 0, 9, client.block(GET)))
-        gevent.sleep(0)
-        client.reader.kill(block=False)
-        wait_until(lambda: client.reader.dead and not client.multiplex.streams)
-        assert client.channel.fileno() == -1
-
-
-def test_a_multiplex_may_be_dropped_before_it_runs() -> None:
-    ours, theirs = tcp_pair()
-    channel = Channel(ours.detach(), True)
-    multiplex = Multiplex(channel, Limits(), wait_for_body, idle_timeout=5, header_timeout=5)
-    multiplex.leave()
-    multiplex.kill()
-    channel.close()
-    theirs.close()
-    gevent.sleep(0)
-
-
-def test_a_handler_that_fails_resets_its_stream_alone() -> None:
-    def fail(stream: Stream) -> None:
-        raise ValueError("on purpose")
-
-    with Served(fail) as client:
-        client.ask(1)
-        assert client.reset_with(1) == http2.INTERNAL_ERROR
-        assert client.is_alive()
-
-
-def test_calm_is_the_code_of_whoever_does_too_much() -> None:
-    with Served() as client:
-        client.send(frame(SETTINGS, payload=bytes(6) * 100))
-        assert client.ended_with() == (ENHANCE_YOUR_CALM, "settings_flood")
-
-
-def test_to_cut_off_one_connection_cuts_off_no_other() -> None:
-    """Who served a stream may serve one of another connection by the time that it is to end."""
-    with Served() as one, Served(wait_for_body) as other:
-        one.ask(1)
-        one.answer(1)
-        one.send(one.headers(3))
-        wait_until(lambda: one.channel.pending or one.multiplex.streams or one.multiplex.handled == 2)
-        one.multiplex.kill()
-        other.send(other.headers(1, POST, False))
-        other.is_alive()
-        one.multiplex.kill()
-        other.send(frame(DATA, END_STREAM, 1, b"x"))
-        assert other.answer(1).status == 200
-
-
-def test_requests_are_served_by_greenlets_that_rest_between_them() -> None:
-    """Hundreds of streams, more at one time than may rest: each is served once."""
-    served: list[int] = []
-
-    def note(stream: Stream) -> None:
-        stream.read_head(RequestHead(Limits()), TIMEOUT, TIMEOUT)
-        served.append(stream.id)
-        gevent.sleep(0)
-        stream.send(http2.HI, TIMEOUT)
-        stream.finish()
-
-    with Served(note, max_streams=1000) as client:
-        for _ in range(3):
-            first = max(served, default=-1) + 2
-            numbers = range(first, first + 1000, 2)
-            client.send(*[client.headers(n) for n in numbers])
-            for n in numbers:
-                client.until(DATA, n)
-            assert served[-500:] == list(numbers)

@@ -97,6 +97,14 @@ def _malformed(client: Served) -> bytes:
     return b"".join(client.headers(n, [*GET, ("bad name", "x")]) for n in range(1, 2001, 2))
 
 
+def _bombs(client: Served) -> bytes:
+    """One large entry of the table, and thousands of references to it in each head; each one gets 431."""
+    head = client.headers(1, [*GET, ("x-bomb", "a" * 3000)])
+    bomb = client.block(GET) + b"\xbe" * 2000
+    bombs = [frame(HEADERS, END_HEADERS | END_STREAM, n, bomb) for n in range(3, 1001, 2)]
+    return head + b"".join(bombs)
+
+
 def _overruns(client: Served) -> bytes:
     full = frame(DATA, 0, 0, bytes(16384))
     return b"".join(
@@ -142,6 +150,7 @@ ATTACKS: dict[str, tuple[Callable[[Served], bytes], str]] = {
     "made you reset: bad trailers": (_bad_trailers, "malformed_trailers"),
     "made you reset: more than the window": (_overruns, "window_overrun"),
     "heads that break the rules": (_malformed, "malformed_requests"),
+    "heads that are too large": (_bombs, "malformed_requests"),
     "a field block without an end": (_continuations, "continuation_flood"),
     "empty continuations": (_empty_continuations, "continuation_flood"),
     "a field block that is too large": (_large_continuations, "continuation_flood"),

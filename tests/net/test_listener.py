@@ -250,6 +250,16 @@ def test_a_unix_socket_serves_and_its_file_goes_with_it(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_second_end_leaves_the_file_of_another_alone(tmp_path: Path) -> None:
+    address = Address(path=str(tmp_path / "a.sock"))
+    with serving(address) as (listener, _):
+        listener.end()
+        other = listen(address)
+        listener.end()
+        assert os.path.exists(address.path)
+        other.close()
+
+
 def test_a_file_that_nobody_listens_on_any_more_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "public.sock"
     with socket.socket(socket.AF_UNIX) as stale:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sidecar.config.merge import Configuration, load
+from sidecar.net.settings import ListenerSettings
 from sidecar.routing.explain import explain
 from sidecar.settings import SECTIONS, SidecarSettings
 from tests.support.live import ROOT, free_port, until
@@ -156,24 +157,26 @@ def test_service_leads_to_the_sidecar(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
-def test_probes_ask_what_a_drop_in_answers(name: str, configuration: Configuration) -> None:
-    """By a listener that is there, by a route that no app is needed for."""
+def test_probes_ask_the_sidecar_itself(name: str, configuration: Configuration) -> None:
+    """By the port that it answers at, on all addresses: the kubelet asks that of the pod."""
     found = container(name, "sidecar")
     ports = {port["name"]: port["containerPort"] for port in found["ports"]}
-    bound = [
-        address.port
-        for section in configuration.sections
-        if section.KIND == "listener"
-        for settings in configuration.named(section).values()
-        for address in settings.bind  # type: ignore[attr-defined]
-    ]
-    assert sorted(ports.values()) == sorted(bound)
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        asked = found[probe]["httpGet"]
-        assert asked["port"] == "probe"
-        url = f"http://10.1.2.3:{ports['probe']}{asked['path']}"
-        told = explain(configuration, "GET", url, [], "10.1.2.1", "probe")
-        assert told.as_dict()["route"] == "live"
+    bound = [address.port for one in configuration.named(ListenerSettings).values() for address in one.bind]
+    admin = configuration.only(SidecarSettings).admin
+    assert admin is not None
+    assert (admin.host, admin.port) == ("0.0.0.0", ports["admin"])
+    assert sorted(ports.values()) == sorted([*bound, admin.port])
+    asked = {probe: found[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert {one["port"] for one in asked.values()} == {"admin"}
+    assert {probe: one["path"] for probe, one in asked.items()} == {
+        "startupProbe": "/livez",
+        "readinessProbe": "/readyz",
+        "livenessProbe": "/livez",
+    }
+
+
+def test_no_service_leads_to_what_the_probes_ask() -> None:
+    assert [port["targetPort"] for port in document("service.yaml")["spec"]["ports"]] == ["http"]
 
 
 def test_probe_is_not_reached_by_the_listener_of_clients(configuration: Configuration) -> None:
@@ -203,15 +206,19 @@ def test_times_of_the_native_sidecar_fit(configuration: Configuration) -> None:
 
 def test_drop_ins_pass_the_check(binary: Path, drop_ins: Path) -> None:
     done = subprocess.run([binary, "check", "--conf", drop_ins], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{drop_ins}: ok: 2 listeners, 1 upstream, 2 routes\n"
+    # The one warning is meant: the ConfigMap says why.
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith(f"warning: {drop_ins}/00-process.ini:")
+    assert "[sidecar] admin: 0.0.0.0:9901 answers whoever reaches this machine" in warning
+    assert done.returncode == 0
+    assert done.stdout == f"{drop_ins}: ok: 1 listener, 0 certificates, 1 upstream, 1 route\n"
 
 
 def test_drop_ins_answer_the_probe(binary: Path, drop_ins: Path) -> None:
     """While there is no app yet; only the ports are others here."""
     probe, public, app = free_port(), free_port(), free_port()
     changes = {
-        "10-probe.ini": ("0.0.0.0:9901", f"127.0.0.1:{probe}"),
+        "00-process.ini": ("0.0.0.0:9901", f"127.0.0.1:{probe}"),
         "20-shop.ini": ("0.0.0.0:8080", f"127.0.0.1:{public}"),
         "30-app.ini": ("", f"[upstream shop]\nserver.app = 127.0.0.1:{app}\n[sidecar]\ndrain_delay = 0s\n"),
     }
@@ -239,6 +246,7 @@ def test_drop_ins_answer_the_probe(binary: Path, drop_ins: Path) -> None:
 
     try:
         assert until(lambda: status(probe, "/livez"), "the probe is answered", 15.0) == 200
+        assert status(probe, "/readyz") == 200
         assert status(public, "/") == 502
     finally:
         process.terminate()

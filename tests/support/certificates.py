@@ -76,6 +76,14 @@ def bare(common_name: str, days: int = 90) -> Issued:
     return Issued(made.public_bytes(serialization.Encoding.PEM), secret)
 
 
+def revoking(issuer: str, begin: float, end: float) -> bytes:
+    """A list of the revoked, good between these dates, by somebody of this common name. It revokes nobody."""
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, issuer)])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateRevocationListBuilder(name, utc(begin), utc(end)).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
 def encrypted(key: bytes) -> bytes:
     """The same key behind a password."""
     loaded = serialization.load_pem_private_key(key, None)

@@ -61,13 +61,13 @@ class _Signer:
             builder = builder.add_extension(one, critical=isinstance(one, x509.BasicConstraints))
         return builder.sign(self.key, hashes.SHA256())
 
-    def revoke(self, certificates: Sequence[x509.Certificate]) -> bytes:
+    def revoke(self, certificates: Sequence[x509.Certificate], days: float) -> bytes:
         now = _now()
-        builder = x509.CertificateRevocationListBuilder(
-            self.name, now - _BEFORE, now + datetime.timedelta(days=7)
-        )
+        end = now + datetime.timedelta(days=days)
+        begin = min(now, end) - _BEFORE
+        builder = x509.CertificateRevocationListBuilder(self.name, begin, end)
         for one in certificates:
-            revoked = x509.RevokedCertificateBuilder(one.serial_number, now - _BEFORE)
+            revoked = x509.RevokedCertificateBuilder(one.serial_number, begin)
             builder = builder.add_revoked_certificate(revoked.build())
         return _pem(builder.sign(self.key, hashes.SHA256()))
 
@@ -110,10 +110,10 @@ class PublicAuthority:
         )
         return Issued(_pem(made) + self.intermediate, secret)
 
-    def revoke(self, *issued: Issued) -> bytes:
-        """The lists of the revoked: of the intermediate with these, of the root with none."""
+    def revoke(self, *issued: Issued, days: float = 7) -> bytes:
+        """The lists of the revoked: of the intermediate with these, good so long, of the root with none."""
         leaves = [x509.load_pem_x509_certificate(one.certificate) for one in issued]
-        return self._intermediate.revoke(leaves) + self._root.revoke(())
+        return self._intermediate.revoke(leaves, days) + self._root.revoke((), 7)
 
 
 def _general(name: str) -> x509.GeneralName:

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tests.support import counting_server, load_generator
 from tests.support.peers import Stream
@@ -40,13 +40,15 @@ class Server:
         """As the configuration has it."""
         return f"{self.host}:{self.port}"
 
+    def _command(self) -> list[str]:
+        """The program and what it is told, all but the words of the test."""
+        words = [self.name, self.host, str(self.port), str(self.journal)]
+        return [*_PYTHON, counting_server.__file__, *words]
+
     def start(self) -> None:
         """Start it; it listens when this returns."""
-        words = [self.name, self.host, str(self.port), str(self.journal), *self._words]
         self._process = subprocess.Popen(
-            [*_PYTHON, counting_server.__file__, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            [*self._command(), *self._words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
         assert self._process.stdout
         with self._process.stdout as said:
@@ -80,13 +82,18 @@ class Server:
         return self.journal.stat().st_size if self.journal.exists() else 0
 
 
+S = TypeVar("S", bound=Server)
+
+
 @contextlib.contextmanager
-def servers(folder: Path, *names: str, words: Iterable[str] = ()) -> Iterator[list[Server]]:
+def servers(
+    folder: Path, *names: str, words: Iterable[str] = (), kind: type[S] = Server
+) -> Iterator[list[S]]:
     """Servers of these names; they are gone at the end."""
     with contextlib.ExitStack() as stack:
         started = []
         for name in names:
-            server = Server(name, folder, *words)
+            server = kind(name, folder, *words)
             stack.callback(server.kill)
             started.append(server)
         yield started

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
 
-from tests.support import grpc_server, http2
+from tests.support import fleet, grpc_server, http2
 from tests.support.peers import Accepting, Stream
 
 SERVICE: Final = grpc_server.SERVICE
@@ -30,38 +29,11 @@ _KINDS: Final = {
 }
 
 
-class Server:
+class Server(fleet.Server):
     """A `grpc_server`, which may be killed and come back at its port."""
 
-    def __init__(self, name: str, folder: Path, *words: str, port: int = 0) -> None:
-        self.name = name
-        self.port = port
-        self.journal = folder / f"journal.{name}"
-        self._words = words
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    @property
-    def address(self) -> str:
-        """As the configuration has it."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it; it listens when this returns."""
-        words = [self.name, str(self.port), str(self.journal), *self._words]
-        self._process = subprocess.Popen(
-            [sys.executable, grpc_server.__file__, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout
-        with self._process.stdout as said:
-            self.port = int(said.readline())
-
-    def kill(self) -> None:
-        """Kill it: what it does ends at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _command(self) -> list[str]:
+        return [sys.executable, grpc_server.__file__, self.name, str(self.port), str(self.journal)]
 
     def lines(self, *of: str) -> list[str]:
         """The journal's lines that have all these words."""
@@ -70,16 +42,8 @@ class Server:
         return [line for line in self.journal.read_text().splitlines() if set(of) <= set(line.split())]
 
 
-@contextlib.contextmanager
-def servers(folder: Path, *names: str, words: tuple[str, ...] = ()) -> Iterator[list[Server]]:
-    """Servers of these names; they are gone at the end."""
-    with contextlib.ExitStack() as stack:
-        started = []
-        for name in names:
-            server = Server(name, folder, *words)
-            stack.callback(server.kill)
-            started.append(server)
-        yield started
+#: As those of `fleet`.
+servers = partial(fleet.servers, kind=Server)
 
 
 class Client:

@@ -212,6 +212,15 @@ def greet(stream: Stream) -> None:
     stream.finish()
 
 
+def wait_for_body(stream: Stream) -> None:
+    """Answer "hi" when the request is complete."""
+    stream.read_head(RequestHead(Limits()), TIMEOUT, TIMEOUT)
+    while stream.read(65536, TIMEOUT):
+        pass
+    stream.send(HI, TIMEOUT)
+    stream.finish()
+
+
 class Served(Client):
     """A connection to a Multiplex of this process, whose streams `serve` serves."""
 

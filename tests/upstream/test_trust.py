@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,28 @@ import pytest
 from sidecar.config.merge import load
 from sidecar.errors import ConfigurationError
 from sidecar.kept import Kept
+from sidecar.net.certificate_files import Flawed
+from sidecar.net.renewal import GRACE
 from sidecar.runtime import FakeClock, Random, Tasks, World
 from sidecar.upstream.settings import UpstreamSettings
-from sidecar.upstream.trust import GRACE, Made, Refused, Trust, TrustWatch, examine, make
+from sidecar.upstream.trust import Made, Trust, examine, make
 from sidecar.upstream.trust_settings import TrustOptions
 from tests.support.certificates import Authority, Files, encrypted, replace
-from tests.support.streams import settle, wait_until
+from tests.support.renewal import FakeAgenda
 
 
 class Process:
-    """A world that notes events, whose pauses are over when the clock says so."""
+    """A world that notes events, and what is planned in it."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.clock = FakeClock()
-        self.pauses: list[float] = []
+        self.agenda = FakeAgenda()
         self.tasks = Tasks(lambda _, error: self.events.append(("task_died", {"error": error})))
-        self.world = World(self.tasks, self.clock, Random(1), self._event, self._pause)
+        self.world = World(self.tasks, self.clock, Random(1), self._event)
 
     def _event(self, name: str, **fields: Any) -> None:
         self.events.append((name, fields))
-
-    def _pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.clock.advance(seconds)
 
     @property
     def names(self) -> list[str]:
@@ -78,12 +76,12 @@ def trusted(place: Place, process: Process, **changes: Any) -> Trust:
     options = place.options(**changes)
     made = make(options)
     assert isinstance(made, Made)
-    return Trust("app", options, made, process.world)
+    return Trust("app", options, made, process.world, process.agenda)  # type: ignore[arg-type]
 
 
 def flaw(options: TrustOptions) -> tuple[str, str]:
     found = make(options)
-    assert isinstance(found, Refused)
+    assert isinstance(found, Flawed)
     return found.flaw.key, str(found.flaw)
 
 
@@ -150,36 +148,17 @@ def test_new_files_are_taken_into_use_and_told(place: Place, process: Process) -
     assert process.events == [("upstream_tls_renewed", {"upstream": "app"})]
 
 
-def test_a_pair_is_replaced_without_a_word_in_between(place: Place, process: Process) -> None:
-    one = trusted(place, process)
-    fresh = place.authority.issue("me.test")
-    replace(place.own.certificate, fresh.certificate)
-    one.look()
-    assert process.events == []
-    replace(place.own.key, fresh.key)
-    one.look()
-    settle()
-    assert process.names == ["upstream_tls_renewed"]
-
-
-def test_files_that_are_no_good_are_told_once_and_the_old_ones_stay(place: Place, process: Process) -> None:
+def test_files_that_are_no_good_are_told_and_the_old_ones_stay(place: Place, process: Process) -> None:
     one = trusted(place, process)
     before = one.context
     place.ca.write_bytes(b"junk")
     one.look()
-    wait_until(lambda: process.events)
-    assert process.pauses == [GRACE]
-    one.look()
-    settle()
+    assert process.events == []
+    process.clock.advance(GRACE)
+    process.agenda.do(GRACE)
     ((name, fields),) = process.events
     assert (name, fields["upstream"], fields["file"]) == ("upstream_tls_refused", "app", str(place.ca))
     assert one.context is before
-    # What was there before is back: nothing is new, and the next mistake is told again.
-    place.ca.write_bytes(place.authority.pem)
-    one.look()
-    place.ca.write_bytes(b"junk")
-    one.look()
-    wait_until(lambda: len(process.events) == 2)
 
 
 def test_one_that_is_closed_takes_nothing(place: Place, process: Process) -> None:
@@ -241,47 +220,6 @@ def test_one_that_serves_goes_on_whatever_its_files_say(
     kept.sweep()
     with pytest.raises(ConfigurationError, match="tls_ca"):
         claimed()
-
-
-# -- watching
-
-
-class Follower:
-    """Stands for a watch."""
-
-    def __init__(self, files: Sequence[str], changed: Callable[[], None]) -> None:
-        self.files = files
-        self.changed = changed
-        self.is_on = False
-
-    def start(self) -> None:
-        self.is_on = True
-
-    def stop(self) -> None:
-        self.is_on = False
-
-
-def test_the_files_of_those_that_count_are_watched(place: Place, process: Process) -> None:
-    made: list[Follower] = []
-
-    def follow(files: Sequence[str], changed: Callable[[], None]) -> Follower:
-        made.append(Follower(files, changed))
-        return made[-1]
-
-    one = trusted(place, process)
-    watch = TrustWatch(follow)
-    watch.serve([one])
-    watch.serve([one])
-    (first,) = made
-    assert (first.is_on, first.files) == (True, tuple(sorted(one.files)))
-    replace(place.ca, Authority().pem)
-    first.changed()
-    assert process.names == ["upstream_tls_renewed"]
-    watch.serve([])
-    assert (first.is_on, len(made)) == (False, 1)
-    watch.serve([one])
-    watch.close()
-    assert [follower.is_on for follower in made] == [False, False]
 
 
 def test_who_does_not_use_it_does_not_load_tls() -> None:

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.wire.certificate import Certificate, NotACertificate, parse, pem_blocks
+from sidecar.wire.certificate import Certificate, parse, pem_blocks
+from sidecar.wire.octets import Unreadable
 from tests.support.signed import BEGIN, named, signed
 
 PRINTABLE = re.compile("[ -~]*")
@@ -173,7 +174,7 @@ def test_only_certificates_of_a_file_are_taken() -> None:
     ],
 )
 def test_a_broken_block_is_told(text: bytes, sentence: str) -> None:
-    with pytest.raises(NotACertificate, match=sentence):
+    with pytest.raises(Unreadable, match=sentence):
         pem_blocks(text)
 
 
@@ -222,7 +223,7 @@ def element(tag: int, content: bytes) -> bytes:
     ],
 )
 def test_a_broken_certificate_is_refused_in_a_sentence(der: bytes, sentence: str) -> None:
-    with pytest.raises(NotACertificate, match=sentence):
+    with pytest.raises(Unreadable, match=sentence):
         parse(der)
 
 
@@ -235,15 +236,15 @@ def test_an_object_identifier_has_a_longest_length() -> None:
         return element(0x30, element(0x30, body) + empty + element(0x03, b"\0"))
 
     assert parse(named_by(b"\x2a" * 64)).subject.endswith("=#0C0178")
-    with pytest.raises(NotACertificate, match="too long"):
+    with pytest.raises(Unreadable, match="too long"):
         parse(named_by(b"\x2a" * 65))
 
 
 def test_many_names_are_refused() -> None:
     names: list[x509.GeneralName] = [x509.DNSName(f"a{n}.example") for n in range(1025)]
-    with pytest.raises(NotACertificate, match="too many alternative names"):
+    with pytest.raises(Unreadable, match="too many alternative names"):
         parse(signed(named("x"), names))
-    with pytest.raises(NotACertificate, match="too many parts"):
+    with pytest.raises(Unreadable, match="too many parts"):
         parse(signed(named(*string.ascii_letters * 20)))
 
 
@@ -257,7 +258,7 @@ def _is_safe(found: Certificate) -> bool:
 def test_a_changed_certificate_is_read_or_refused(at: int, bytes_: bytes) -> None:
     try:
         found = parse(GOOD[:at] + bytes_ + GOOD[at + len(bytes_) :])
-    except NotACertificate:
+    except Unreadable:
         return
     assert _is_safe(found)
 
@@ -266,5 +267,5 @@ def test_a_changed_certificate_is_read_or_refused(at: int, bytes_: bytes) -> Non
 @REPEATABLE
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (pem_blocks, parse):
-        with contextlib.suppress(NotACertificate):
+        with contextlib.suppress(Unreadable):
             read(data)

@@ -1,0 +1,38 @@
+"""Events that a stranger can cause at will, told sparingly: some, then the number of those left out.
+
+Law: the first of a kind is always told, and none is forgotten in the count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+#: Events of one kind in one period, and its length in seconds.
+MOST: Final = 10
+PERIOD: Final = 10.0
+
+
+class Sparing:
+    """`event(name, **fields)`, at most MOST times in PERIOD for each name; `now` gives monotonic seconds."""
+
+    __slots__ = ("_event", "_kinds", "_now")
+
+    def __init__(self, event: Callable[..., None], now: Callable[[], float]) -> None:
+        self._event = event
+        self._now = now
+        self._kinds: dict[str, tuple[float, int, int]] = {}  # since when, told, left out
+
+    def __call__(self, name: str, /, **fields: object) -> None:
+        """Tell it, or count it. What was left out before is told with the next as `left_out`."""
+        since, told, left_out = self._kinds.get(name, (-PERIOD, 0, 0))
+        now = self._now()
+        if now - since >= PERIOD:
+            since, told = now, 0
+        if told >= MOST:
+            self._kinds[name] = (since, told, left_out + 1)
+            return
+        self._kinds[name] = (since, told + 1, 0)
+        if left_out:
+            fields["left_out"] = left_out
+        self._event(name, **fields)
