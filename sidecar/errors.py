@@ -50,6 +50,7 @@ REASONS: Final[dict[str, Verdict]] = {
     "upgrade_failed": Verdict(502, "upstream", "http_upgrade_failed"),
     "no_server": Verdict(503, "upstream", "destination_unavailable"),
     "upstream_overloaded": Verdict(503, "upstream", "connection_limit_reached"),
+    "stream_refused": Verdict(503, "upstream", "connection_limit_reached"),
     "circuit_open": Verdict(503, "upstream", "destination_unavailable"),
     "internal_error": Verdict(500, "proxy", "proxy_internal_error"),
 }

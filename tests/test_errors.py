@@ -66,12 +66,13 @@ def test_a_verdict_is_one_that_clients_and_logs_understand(reason: str, verdict:
 def test_who_is_to_blame_fits_the_status(reason: str, verdict: Verdict) -> None:
     """A 4xx is the client's doing, a 502 or 504 the server's; the proxy owns the rest and a missing route.
 
-    503 says that nobody was asked: by the proxy's own want, or since no server would have had use for it.
+    503 says that nobody was asked: by the proxy's own want, or since no server would have had use for it; or
+    that the one who was did nothing.
     """
     if verdict.blame == "client":
         assert 400 <= verdict.status < 500
     elif verdict.blame == "upstream":
-        unasked = reason in ("no_server", "upstream_overloaded", "circuit_open")
+        unasked = reason in ("no_server", "upstream_overloaded", "circuit_open", "stream_refused")
         assert verdict.status in ((503,) if unasked else (502, 504))
     else:
         assert verdict.status in (404, 500, 503)

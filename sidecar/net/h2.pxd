@@ -17,6 +17,8 @@ cdef class Multiplex:
     cdef readonly dict streams
     cdef readonly int max_streams   # that the peer may open
     cdef readonly long peer_streams # that we may open
+    cdef double full_until
+    cdef long slack                 # of those, how many we leave to a server that has refused some
     cdef readonly bint peer_connect
     cdef readonly bint is_leaving   # no new streams: one side has said GOAWAY
     cdef readonly long long handled # streams that ended well

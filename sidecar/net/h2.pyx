@@ -78,6 +78,7 @@ cdef enum:
     TURN = 131072           # bytes before others get their turn: frames may be small, and many
     WIDE = 262144           # a stream's window once somebody takes what comes
     MOST_WIDE = 16          # … for so many streams of a connection, or memory would have no bound worth its name
+    CALM = 64               # streams that end well before a server that refused some is thought to take one more
     RESTING = 256           # greenlets that are kept for the next requests
 
 cdef enum:                  # what can be late
@@ -102,6 +103,7 @@ REFUSALS = {}
 
 cdef double _LAST_CALL = 1.0     # seconds that streams which are on their way have after the first GOAWAY
 cdef bytes _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"     # RFC 6455 section 1.3
+cdef double _FULL = 0.01          # seconds for which a server that refused a stream is asked on other connections
 cdef bytes _FAREWELL = b"farewell"
 
 cdef inline double now() noexcept:
@@ -237,7 +239,11 @@ cdef class Multiplex:
         """How many more requests the connection takes now (clients)."""
         if self.is_leaving or self.is_over or self.next_stream >= 0x7ffffff0 or self.channel.fd < 0:
             return 0
-        return self.peer_streams - len(self.streams)
+        if self.full_until:
+            if now() < self.full_until:
+                return 0
+            self.full_until = 0
+        return self.peer_streams - self.slack - len(self.streams)
 
     def leave(self):
         """Take no more requests than are on their way; the connection ends when all are answered."""
@@ -821,6 +827,7 @@ cdef class Multiplex:
                     self._fail(PROTOCOL_ERROR, "bad_setting")
             elif name == 3:
                 self.peer_streams = min(value, 1000000)
+                self.slack = 0
             elif name == 4:
                 if value > 0x7fffffff:
                     self._fail(FLOW_CONTROL_ERROR, "bad_setting")
@@ -894,6 +901,11 @@ cdef class Multiplex:
             self._charge(&self.resets, MOST_RESETS, RESETS_RATE, "rapid_reset")
         elif code == REFUSED_STREAM and not stream.has_head:
             stream.is_refused = True
+            # A server may forget a stream later than it ends it, and then counts more than there are.
+            if len(self.streams) > 1:
+                self.full_until = now() + _FULL
+                if self.slack < self.peer_streams // 2:
+                    self.slack += 1
         elif code == NO_ERROR and stream.in_ended:
             # All is answered; only the rest of the request is not wanted.
             stream.out_ended = True
@@ -1075,6 +1087,8 @@ cdef class Multiplex:
         self.streams.pop(stream.id if stream.id else stream, None)
         if stream.in_ended and stream.out_ended and not stream.was_reset and stream.malformed is None:
             self.handled += 1
+            if self.slack and self.handled % CALM == 0:
+                self.slack -= 1
             self.resets.left = min(MOST_RESETS, self.resets.left + 1)
             self.control.left = min(MOST_CONTROL, self.control.left + 4)
         if self.is_over:

@@ -240,9 +240,14 @@ class Exchange:
     def _unsent(self, broken: Broken) -> Failure:
         if broken.what == "timeout":
             return Failure("response_timeout" if self.is_over() else "upstream_write_timeout")
-        return Failure(
-            "connection_terminated", "while the request was sent", repeatable=self._is_repeatable()
-        )
+        return self._terminated("while the request was sent")
+
+    def _terminated(self, detail: str) -> Failure:
+        """The connection, or this stream of it, ended before anything was answered."""
+        if self._connection.is_refused:
+            body: RequestBody | None = self._request.body
+            return Failure("stream_refused", detail, repeatable=body is None or body.is_whole)
+        return Failure("connection_terminated", detail, repeatable=self._is_repeatable())
 
     def _is_repeatable(self) -> bool:
         """Whether the connection died of old age, nobody acted on the request, and it can be sent once more.
@@ -251,8 +256,6 @@ class Exchange:
         """
         attempt = self._attempt
         body: RequestBody | None = self._request.body
-        if self._connection.is_refused:
-            return body is None or body.is_whole
         if not attempt.reused or attempt.first_byte >= 0.0 or not (body is None or body.is_whole):
             return False
         return self._channel.sent == self._sent or is_idempotent(self._request)
@@ -336,11 +339,7 @@ class Exchange:
         if code in (IDLE, SLOW):
             return Failure("response_timeout" if self.is_over() else "upstream_read_timeout")
         if code == CLOSED:
-            return Failure(
-                "connection_terminated",
-                "before the response began",
-                repeatable=self._is_repeatable(),
-            )
+            return self._terminated("before the response began")
         return Failure("connection_terminated", "in the response's head")
 
     def _switched(self, head: ResponseHead) -> AnyConnection:

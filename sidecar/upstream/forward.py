@@ -20,6 +20,9 @@ from .pool import AnyConnection
 from .retry import COUNTED, IDEMPOTENT, Retry
 from .server import Server
 
+#: How often in all a server may refuse a stream of a connection that others use before that is its answer.
+_MOST_REFUSALS: Final = 5
+
 #: Seconds that a choice takes only when the request has to wait for a server.
 _WAIT: Final = 0.001
 
@@ -115,17 +118,27 @@ class Forward:
 
     def _ask(self, request: Request, server: Server, began: float, now: float) -> Response:
         """One server, once more when a kept connection turns out to be dead. Gives it back on failure."""
+        refusals = 0
         try:
             connection = server.pool.acquire(now, request.head.method not in IDEMPOTENT)
-            if connection is not None:
+            while True:
                 try:
                     return self._attempt(request, server, connection, began, now)
                 except Failure as failure:
                     if not failure.repeatable:
                         raise
-                    server.pool.rest.closed(connection.waited)
+                    if failure.reason == "stream_refused" and request.attempts[-1].reused:
+                        # As the server counts, others had its room: there is some elsewhere, or in a moment.
+                        refusals += 1
+                        if refusals == _MOST_REFUSALS:
+                            raise
+                        connection = server.pool.acquire(now)
+                    elif connection is None:
+                        raise
+                    else:
+                        server.pool.rest.closed(connection.waited)
+                        connection = None
                 now = self._terms.now()
-            return self._attempt(request, server, None, began, now)
         except BaseException as error:
             if isinstance(error, Failure) and error.reason in COUNTED:
                 server.failed(self._terms.now())
@@ -146,6 +159,7 @@ class Forward:
                 first = b"" if introduce is None else introduce(request)
                 connection = server.pool.dial(self._terms.patience_to_connect(began, started), first)
                 attempt.connect = self._terms.now() - started
+                attempt.reused = connection.is_shared
             else:
                 attempt.reused = True
             exchange = Exchange(self._terms, request, attempt, connection, began, started)

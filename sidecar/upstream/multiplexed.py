@@ -40,14 +40,16 @@ _WEBSOCKET: Final = b"websocket"
 class StreamConnection:
     """One stream, in the place of a connection."""
 
-    __slots__ = ("_line", "_now", "_opened", "channel", "waited")
+    __slots__ = ("_line", "_now", "_opened", "channel", "is_shared", "waited")
 
     def __init__(self, line: Line, stream: Stream, now: Callable[[], float]) -> None:
         self._line = line
         self._now = now
         self._opened = now()
         self.channel: Channel = stream
+        self.is_shared = line.is_used
         self.waited = 0.0
+        line.is_used = True
 
     @property
     def is_refused(self) -> bool:
@@ -144,7 +146,6 @@ class MultiplexedPool:
         for line in self._lines:
             stream = line.multiplex.open()
             if stream is not None:
-                line.is_used = True
                 return StreamConnection(line, stream, self._now)
         return None
 
@@ -255,7 +256,6 @@ class MultiplexedPool:
             stream = dial.line.multiplex.open()
             if stream is None:
                 raise Failure("connection_terminated", "at its start", repeatable=True)
-            dial.line.is_used = True
             return StreamConnection(dial.line, stream, self._now)
         except BaseException:
             self._leave_unused(dial)

@@ -32,6 +32,10 @@ class AnyConnection(Protocol):
     waited: float  # seconds that it had rested when it was taken
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others have used it before."""
+
+    @property
     def is_refused(self) -> bool:
         """Whether the server has said that it did not act on the request."""
 
@@ -92,6 +96,7 @@ class Connection(HTTPConnection):
     rested: float  # the moment it came back, of the monotonic clock
     waited: float  # seconds that it had rested when it was taken last
     is_refused = False
+    is_shared = False
 
     def __init__(self, *args: Any, open_with: Callable[[float, bytes], Channel], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

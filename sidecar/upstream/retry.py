@@ -23,6 +23,9 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 #: The server was reached, and nothing was sent to it for want of a secure connection.
 _NOT_SECURE: Final = ("tls_verify", "tls_failed", "tls_alert")
 
+#: The server did not act on the request, for its connection had no room or was about to end (RFC 9113 8.7).
+_REFUSED: Final = "stream_refused"
+
 #: Conditions with nginx's names → the reasons that they mean.
 _REASONS: Final = {
     "error": frozenset(
@@ -33,6 +36,7 @@ _REASONS: Final = {
             "connection_terminated",
             *_NOT_SECURE,
             "not_http2",
+            _REFUSED,
         )
     ),
     "timeout": frozenset(
@@ -48,10 +52,10 @@ _WORDS: Final = (*_REASONS, *_STATUSES, _NON_IDEMPOTENT)
 _INNOCENT: Final = frozenset((403, 404))
 
 #: What always speaks against a server, whether it makes a request go on to another or not (nginx).
-COUNTED: Final = frozenset().union(*_REASONS.values())
+COUNTED: Final = frozenset().union(*_REASONS.values()) - {_REFUSED}
 
 
-#: The server was not reached: nothing was sent to it.
+#: The server was not reached, or says that it did nothing.
 UNREACHED: Final = frozenset(
     (
         "connection_refused",
@@ -60,6 +64,7 @@ UNREACHED: Final = frozenset(
         *_NOT_SECURE,
         "tls_timeout",
         "not_http2",
+        _REFUSED,
     )
 )
 

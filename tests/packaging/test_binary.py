@@ -58,7 +58,7 @@ def test_there_is_nothing_but_the_binary_in_the_root(life: dict[str, Any]):
 
 
 def test_it_checks(life: dict[str, Any]):
-    assert life["check"] == [0, "/conf.d: ok: 1 listener, 1 upstream, 1 route\n", ""]
+    assert life["check"] == [0, "/conf.d: ok: 1 listener, 0 certificates, 1 upstream, 1 route\n", ""]
 
 
 def test_it_serves_an_upstream_that_it_finds_by_dns(life: dict[str, Any]):

@@ -170,7 +170,7 @@ def test_commands_work_in_the_image(start: Start) -> None:
     status, said = start("check").end()
     assert (status, said.splitlines()[-1]) == (
         0,
-        "/etc/sidecar/conf.d: ok: 0 listeners, 0 upstreams, 0 routes",
+        "/etc/sidecar/conf.d: ok: 0 listeners, 0 certificates, 0 upstreams, 0 routes",
     )
 
 

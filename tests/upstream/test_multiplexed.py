@@ -303,6 +303,26 @@ def test_a_refused_stream_ends_alone() -> None:
         two.close()
 
 
+def test_a_connection_that_refused_beside_others_is_full_for_a_moment() -> None:
+    def script(it: Speaker) -> None:
+        first, second = it.request()[0], it.request()[0]
+        it.reset(first, REFUSED_STREAM)
+        it.answer(second, b"fine")
+
+    with place(speak(script)) as it:
+        one, two = it.streams(2)
+        send(one)
+        send(two)
+        assert not isinstance(head_of(one), ResponseHead)
+        one.close()
+        assert it.pool.acquire(0.0) is None
+        assert receive(two) == (200, b"fine")
+        two.close()
+        found: list[StreamConnection] = []
+        wait_until(lambda: found.extend(filter(None, [it.pool.acquire(0.0)])) or bool(found))
+        found[0].close()
+
+
 def test_a_stream_that_was_reset_for_another_reason_was_not_refused() -> None:
     with place(speak(lambda it: it.reset(it.request()[0], 2))) as it:
         connection = it.pool.dial(TIMEOUT)
