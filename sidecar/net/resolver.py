@@ -78,14 +78,14 @@ class Resolver:
         self._now = clock.monotonic
         self._turn = Semaphore(AT_ONCE)
         self._make: type[Question] | None = None
+        self._importing = Semaphore(1)
         self._first = 0  # of the servers, when they take turns
 
     def ask(self, setup: Setup, name: str, record_type: RecordType) -> Answer:
         """What an absolute name has; aliases are followed. Raises Unknown or Unanswered."""
         with self._turn:
             if self._make is None:
-                # It takes 60 ms and two megabytes to import: who has no names does not pay, nor the hub.
-                self._make = _in_thread(_question_class)
+                self._import()
             until = self._now() + LIFETIME
             ttl: int | None = None
             for _ in range(_MOST_ALIASES):
@@ -98,6 +98,15 @@ class Resolver:
                     return Answer(reply.records, ttl or 0)
                 name = reply.alias
         raise Unanswered("too many aliases (CNAME)")
+
+    def _import(self) -> None:
+        """Import what reads messages: 60 ms and two megabytes that who has no names does not pay, nor the hub.
+
+        One thread does it: several that import the same at one time may wait for each other for ever.
+        """
+        with self._importing:
+            if self._make is None:
+                self._make = _in_thread(_question_class)
 
     def _asking(self, name: str, record_type: RecordType) -> Ask:
         """What makes the question: a new one, with a number of its own, for each time that it is asked."""

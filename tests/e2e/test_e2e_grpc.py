@@ -616,5 +616,5 @@ def test_a_call_that_the_server_did_not_take_is_made_again(live: Live) -> None:
         lines = sidecar.wait_exchanges(5)
         sidecar.stop()
     attempts = [[one.get("reason", "") for one in line["attempts"]] for line in lines]
-    assert attempts == [[""], *[["connection_terminated", ""]] * 4]
+    assert attempts == [[""], *[["stream_refused", ""]] * 4]
     assert {line["grpc_status"] for line in lines} == {0}
