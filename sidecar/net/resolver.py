@@ -100,7 +100,7 @@ class Resolver:
         raise Unanswered("too many aliases (CNAME)")
 
     def _import(self) -> None:
-        """Import what reads messages: 60 ms and two megabytes that who has no names does not pay, nor the hub.
+        """Import what reads messages: 60 ms and two megabytes that who has no names does not pay.
 
         One thread does it: several that import the same at one time may wait for each other for ever.
         """
