@@ -68,6 +68,7 @@ cdef class Channel:
     cdef bytes _trailers(self)
     cdef int _finish(self, bytes trailers) except -1
     cdef int _detach(self) noexcept
+    cdef int _let_go(self) except -1
     cdef Py_ssize_t _recv(self, unsigned char *into, Py_ssize_t size) noexcept
     cdef Py_ssize_t _sendv(self, iovec *pieces, int count) noexcept
     cdef int _event(self, unsigned int mask) except -1

@@ -591,6 +591,10 @@ cdef class Channel:
             return
         self._unregister()
         c_close(self.fd)
+        self._let_go()
+
+    cdef int _let_go(self) except -1:
+        """What is left to do once the descriptor is not ours any more."""
         self.fd = -1
         self.parked = None
         self.held = None
@@ -602,6 +606,7 @@ cdef class Channel:
             self.timer = None
         if self.waiter is not None:
             self.poller.loop.run_callback(self._wake)
+        return 0
 
     def _wake(self):
         if self.waiter is not None:

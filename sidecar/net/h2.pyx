@@ -1232,8 +1232,13 @@ cdef class Stream(Channel):
             self.mux.run_callback(self._wake)
         elif self.parked is not None and bits & HUP:
             # It rests in a queue, and leaves that when its client is gone.
-            self.mux.run_callback(self.parked, self)
+            self.mux.run_callback(self._tell)
         return 0
+
+    def _tell(self):
+        # Meanwhile its turn may have come.
+        if self.parked is not None:
+            self.parked(self)
 
     def _wake(self):
         self.waking = False
@@ -1288,6 +1293,7 @@ cdef class Stream(Channel):
                 try:
                     self._credit(body)
                 except Exception:
+                    # The peer does not read, or there is no memory: it must not look like an end.
                     return -2
             return count
         if self.was_reset:
@@ -1317,7 +1323,12 @@ cdef class Stream(Channel):
     cdef Py_ssize_t _sendv(self, iovec *pieces, int count) noexcept:
         try:
             return self._take(pieces, count)
-        except Exception:
+        except Malformed:
+            # As in _recv.
+            return -2
+        except Exception as error:
+            # Whoever sends cannot be told in another way, and a mistake of ours must not pass for one of the peer.
+            self.mux.hub.handle_error(self, type(error), error, error.__traceback__)
             return -2
 
     cdef Py_ssize_t _take(self, iovec *pieces, int count) except -99:
@@ -1450,16 +1461,7 @@ cdef class Stream(Channel):
                     # Some clients (curl 7) forget an answer that they get to know together with its reset.
                     mux._flush()
                 mux._put_number(RST_STREAM, self.id, CANCEL if mux.is_client else NO_ERROR)
-        self.fd = -1
-        self.held = None
-        self.start = self.stop = 0
-        self._release()
-        self.ready = READ | WRITE | HUP
-        if self.timer is not None:
-            self.timer.close()
-            self.timer = None
-        if self.waiter is not None:
-            self._ready(READ | WRITE | HUP)
+        self._let_go()
         mux._forget(self)
 
     def __repr__(self):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from sidecar.net.channel import Channel
 from sidecar.net.h2 import Multiplex, Stream
@@ -31,7 +33,7 @@ from tests.support.http2 import (
     number,
     wait_for_body,
 )
-from tests.support.streams import TIMEOUT, outcome, tcp_pair, wait_until
+from tests.support.streams import TIMEOUT, outcome, settle, tcp_pair, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -66,6 +68,38 @@ def test_requests_on_their_way_as_we_leave_are_served() -> None:
         client.send(frame(DATA, END_STREAM, 1, b"x"))
         assert client.answer(1).status == 200
         assert client.next() is None
+
+
+def _resting(told: list[Stream], begun: Event, over: Event, *, stays: bool) -> Callable[[Stream], None]:
+    """Rest as in a queue, and for a stream that does not stay: leave it in the round in which it is reset."""
+
+    def serve(stream: Stream) -> None:
+        stream.park(told.append, 0.0)
+        begun.set()
+        if not stays:
+            while not stream.peer_finished:
+                gevent.sleep(0)
+            stream.unpark()
+        over.wait(TIMEOUT)
+        stream.unpark()
+
+    return serve
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_stream_that_rests_tells_of_its_end_and_not_when_it_rests_no_more(stays: bool) -> None:
+    told: list[Stream] = []
+    begun, over = Event(), Event()
+    with Served(_resting(told, begun, over, stays=stays)) as client:
+        client.ask(1)
+        assert begun.wait(TIMEOUT)
+        client.send(number(RST_STREAM, 1, 8))
+        client.is_alive()
+        if stays:
+            wait_until(lambda: bool(told))
+        settle()
+        assert len(told) == stays
+        over.set()
 
 
 def test_a_client_that_says_goaway_gets_its_answers_and_the_end() -> None:
