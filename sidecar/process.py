@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -17,6 +15,7 @@ from gevent.event import Event
 
 from . import __version__
 from .app import Application, Prepared, prepare
+from .collector import settle, undisturbed
 from .config.merge import Configuration, load
 from .errors import ConfigurationError
 from .init import Init
@@ -151,9 +150,7 @@ class Process:
             for writer in self._writers.values():
                 writer.withdraw()
             raise
-        # What is here now stays for long; the collector need not look through it again and again.
-        gc.collect()
-        gc.freeze()
+        settle()
         reloader = Reloader(self._load, self._apply, self._on_reloaded, self._clock, later(self._tasks))
         reloader.fingerprint = prepared.fingerprint
         del prepared  # a reload replaces it, and this call lasts
@@ -371,21 +368,5 @@ def _prepared_or_mistakes(
 
 
 def _prepared(directory: Path, environ: Mapping[str, str], known: Known = frozenset()) -> Prepared:
-    with _uncollected():
+    with undisturbed():
         return prepare(load(directory, SECTIONS, environ), known)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage is collected meanwhile: what is made stays.
-
-    With ten thousand routes a collection stops all threads for a fifth of a second; a load causes several.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        # All that is young becomes old without being looked through.
-        gc.freeze()
-        gc.unfreeze()
-        gc.enable()
