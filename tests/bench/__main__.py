@@ -10,19 +10,17 @@ out of the comparison.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import os
 import platform
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from .certificate import make_certificate
+from .choice import chosen, installed, told_missing, workspace
 from .load import find_wrk
 from .neighbours import PROXIES
 from .process import BenchError, cores, pinned, raise_file_limit
@@ -31,9 +29,6 @@ from .report import RowResult, document, table
 from .rows import BINARY, ROWS, Row
 from .scenario import WARM_UP_SECONDS, Bench
 from .upstream import start_upstream
-
-#: A proxy or a row: what the command line chooses by name.
-Named = TypeVar("Named", Proxy, Row)
 
 
 def main() -> int:
@@ -79,21 +74,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not above zero")
     return number
-
-
-def chosen(things: Sequence[Named]) -> Callable[[str], tuple[Named, ...]]:
-    """A reader of comma-separated names, of things or of groups; it keeps the order of `things`."""
-
-    def read(text: str) -> tuple[Named, ...]:
-        names = {name.strip() for name in text.split(",") if name.strip()}
-        known = {thing: {thing.name, getattr(thing, "group", "")} - {""} for thing in things}
-        if unknown := names.difference(*known.values()):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
-        if not names:
-            raise argparse.ArgumentTypeError("no name")
-        return tuple(thing for thing in things if names & known[thing])
-
-    return read
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -163,25 +143,6 @@ def absences(result: RowResult, reasons: Mapping[str, str]) -> list[str]:
     return [f"{result.row.title}: {proxy}: {reason}" for proxy, reason in reasons.items()]
 
 
-def installed(only: Sequence[Proxy]) -> tuple[list[Proxy], list[str]]:
-    """The proxies to measure, and the names of those that are not here.
-
-    Raises `BenchError` if one that was asked for by name is not here, or none is.
-    """
-    here = [proxy for proxy in only or PROXIES if proxy.binary() is not None]
-    missing = [proxy.name for proxy in only or PROXIES if proxy not in here]
-    if only and missing:
-        raise BenchError(f"not installed: {', '.join(told_missing(missing))}")
-    if not here:
-        raise BenchError("there is no proxy to measure")
-    return here, missing
-
-
-def told_missing(names: Sequence[str]) -> list[str]:
-    """The names, with what to do where it is ours."""
-    return [f"{name} (make binary first)" if name == BINARY else name for name in names]
-
-
 def taking_part(row: Row, proxies: Sequence[Proxy], only: Sequence[Proxy]) -> list[Proxy]:
     """Who is measured in a row; empty if the one it is about is not here.
 
@@ -205,13 +166,6 @@ def machine(proxy_core: int, load_core: int) -> dict[str, object]:
         "proxy_core": proxy_core,
         "load_core": load_core,
     }
-
-
-@contextlib.contextmanager
-def workspace() -> Iterator[Path]:
-    """A folder for everything that is written, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
-        yield Path(name)
 
 
 def say(text: str) -> None:

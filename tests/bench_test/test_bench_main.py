@@ -6,7 +6,8 @@ import argparse
 
 import pytest
 
-from tests.bench.__main__ import absences, chosen, installed, taking_part
+from tests.bench.__main__ import absences, taking_part
+from tests.bench.choice import chosen, installed
 from tests.bench.neighbours import PROXIES, Binary, Nginx, Sidecar
 from tests.bench.process import BenchError
 from tests.bench.report import RowResult
