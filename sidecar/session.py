@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: How long a client that was refused may go on sending before it is cut off, so that it can read why.
 _LINGER: Final = 2.0
+#: … and how many bytes, when a rule of HTTP/2 ended it: that was no upload.
+_MOST_AFTER_REFUSAL: Final = 65_536
 
 _UNTRUSTED: Final = Names(UNTRUSTED_DROP)
 
@@ -133,7 +135,7 @@ class Session:
             raise
         if multiplex.refused:
             serving.tell("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
-            self._channel.linger(_LINGER)
+            self._channel.linger(_LINGER, _MOST_AFTER_REFUSAL)
 
     def _serve_stream(self, stream: Stream) -> None:
         session = Session.__new__(Session)

@@ -9,6 +9,16 @@ cdef struct Bucket:         # of what a peer may do too often
     double left
     double at
 
+cdef class Beginnings:
+    cdef object hub
+    cdef object run
+    cdef object timer
+    cdef object few                 # connections with streams that have not begun: of a few requests,
+    cdef object many                # … of many, the others
+    cdef bint scheduled
+    cdef int add(self, Multiplex mux) except -1
+    cdef bint _begin(self, Multiplex mux, double slice_end) except -1
+
 cdef class Multiplex:
     cdef readonly Channel channel
     cdef readonly bint is_client
@@ -29,8 +39,9 @@ cdef class Multiplex:
     cdef object hub
     cdef object run_callback
     cdef object flush_soon
-    cdef object start_soon
-    cdef list starting              # streams whose greenlets begin in this round of the hub
+    cdef Beginnings beginnings
+    cdef list starting              # streams that have not begun,
+    cdef Py_ssize_t started         # … all but the first so many
     cdef Decoder decoder
     cdef Encoder encoder
     cdef HeadBuilder builder
@@ -76,7 +87,7 @@ cdef class Multiplex:
     cdef bint is_last_call
 
     cdef int _loop(self) except -1
-    cdef int _process(self) except -1
+    cdef bint _process(self, double slice_end) except -1
     cdef int _frame(self, int kind, int flags, unsigned int id, const unsigned char *data, Py_ssize_t size) except -1
     cdef int _data_header(self, int flags, unsigned int id, Py_ssize_t size, const unsigned char *data) except -1
     cdef Py_ssize_t _data(self, const unsigned char *data, Py_ssize_t size) except -1

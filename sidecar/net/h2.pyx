@@ -16,7 +16,8 @@ from ..wire.h2_head cimport (OF_REQUEST, OF_RESPONSE, OF_TRAILERS, HeadBuilder, 
                              encode_trailers, head_end, slim)
 from ..wire.head cimport Head
 from ..wire.hpack cimport Block, Decoder, Encoder, release, reserve
-from .channel cimport HUP, LARGE, READ, SMALL, WRITE, Channel, borrow, give_back, greenlet, iovec, wait
+from .channel cimport (HUP, LARGE, READ, SMALL, WRITE, Channel, borrow, give_back, greenlet, iovec, take_turns,
+                      wait)
 
 from collections import deque
 
@@ -75,7 +76,7 @@ cdef enum:
     LOW = 32768
     STUCK = 1048576         # … and before a peer that makes us answer but does not read is cut off
     PARTS = 32              # frames of one field block
-    TURN = 131072           # bytes before others get their turn: frames may be small, and many
+    SHARE = 4               # streams of a connection that begin before those of the next one do
     WIDE = 262144           # a stream's window once somebody takes what comes
     MOST_WIDE = 16          # … for so many streams of a connection, or memory would have no bound worth its name
     CALM = 64               # streams that end well before a server that refused some is thought to take one more
@@ -101,6 +102,7 @@ cdef const unsigned char *_preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: rule → how often clients broke it since the process began. Reloads keep it: it is about clients, not settings.
 REFUSALS = {}
 
+cdef double _SLICE = 0.0001     # seconds that a connection reads, or streams begin, before all others have their turn
 cdef double _LAST_CALL = 1.0     # seconds that streams which are on their way have after the first GOAWAY
 cdef bytes _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"     # RFC 6455 section 1.3
 cdef double _FULL = 0.01          # seconds for which a server that refused a stream is asked on other connections
@@ -139,7 +141,7 @@ cdef class Multiplex:
         self.run_callback = channel.poller.loop.run_callback
         # Made once; `_shut` breaks the circle.
         self.flush_soon = self._flush_soon
-        self.start_soon = self._start
+        self.beginnings = _beginnings(self.hub)
         self.starting = []
         self.decoder = Decoder()
         self.encoder = Encoder()
@@ -204,7 +206,7 @@ cdef class Multiplex:
             if not self.is_client and self.channel.fd >= 0:
                 self._flush()
             self.scheduled = True
-            self.flush_soon = self.start_soon = None
+            self.flush_soon = None
 
     def open(self):
         """A new stream for a request (clients); None when the connection takes no more now."""
@@ -263,13 +265,14 @@ cdef class Multiplex:
         """End now: those who serve streams are cut off."""
         cdef Stream stream
         for stream in list(self.streams.values()):
-            if stream.worker is not None:
-                self.run_callback(self._cut_off, stream)
+            self.run_callback(self._cut_off, stream)
 
     def _cut_off(self, Stream stream):
         # Whoever served it may be done by now, and may even serve another.
         if stream.worker is not None:
             (<object>stream.worker).throw(GreenletExit)
+        else:
+            stream.close()
 
     def _last_call(self):
         if not self.is_last_call:
@@ -334,16 +337,21 @@ cdef class Multiplex:
                 stream._broken()
             if self.is_client:
                 self._forget(stream)
+            else:
+                # Each has much to give back, and no other client shall wait for all of them.
+                take_turns()
 
     # -- the reading greenlet
 
     cdef int _loop(self) except -1:
         cdef Channel channel = self.channel
-        cdef Py_ssize_t count, turn = 0
-        cdef double left
-        if channel.stop > channel.start:
-            self._process()
+        cdef Py_ssize_t count
+        cdef double left, slice_end = now() + _SLICE
+        cdef bint is_all = self._process(slice_end)
         while not self.is_over:
+            if not is_all or self.heard > slice_end:
+                take_turns()
+                slice_end = now() + _SLICE
             self._flush()
             if self.is_leaving and not self.streams and (self.is_last_call or self.is_client):
                 if self.is_client and not self.is_last_call:
@@ -353,16 +361,15 @@ cdef class Multiplex:
                     return 0
             if channel.fd < 0:
                 return 0
+            if not is_all:
+                is_all = self._process(slice_end)
+                continue
             if channel.ready & READ:
                 self._make_room()
                 count = channel._recv(channel.buffer + channel.stop, channel.size - channel.stop)
                 if count > 0:
                     channel.stop += count
-                    self._process()
-                    turn += count
-                    if turn >= TURN:
-                        turn = 0
-                        gevent.sleep(0)
+                    is_all = self._process(slice_end)
                     continue
                 if count != -1:
                     return 0
@@ -372,11 +379,11 @@ cdef class Multiplex:
                 channel._grow(SMALL)
             if not self.streams and not self.block_stream:
                 self._slim()
-            turn = 0
             left = self._patience()
             if left < 0 or not wait(channel, READ | (WRITE if self.out_start < self.out_stop else 0), None, 0, left):
                 if self._is_late():
                     return 0
+            slice_end = now() + _SLICE
         return 0
 
     cdef int _slim(self) except -1:
@@ -454,8 +461,8 @@ cdef class Multiplex:
         self.run_callback(self.channel._wake)
         return 0
 
-    cdef int _process(self) except -1:
-        """Take what has been read, frame by frame."""
+    cdef bint _process(self, double slice_end) except -1:
+        """Take what has been read, frame by frame; False when the slice of time is over before."""
         cdef Channel channel = self.channel
         cdef const unsigned char *at
         cdef Py_ssize_t have, size
@@ -465,7 +472,7 @@ cdef class Multiplex:
             if memcmp(channel.buffer + channel.start, _preface, have) != 0:
                 self._fail(PROTOCOL_ERROR, "bad_preface")
             if have < 24:
-                return 0
+                return True
             channel.start += 24
             self.has_preface = True
         while not self.is_over:
@@ -473,11 +480,13 @@ cdef class Multiplex:
             at = channel.buffer + channel.start
             if self.data_left or self.pad_left:
                 if have == 0:
-                    return 0
+                    return True
                 channel.start += self._data(at, have)
                 continue
             if have < 9:
-                return 0
+                return True
+            if self.heard > slice_end:
+                return False
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             kind = at[3]
             if size > FRAME:
@@ -488,15 +497,15 @@ cdef class Multiplex:
                 self._fail(PROTOCOL_ERROR, "missing_continuation")
             if kind == DATA:
                 if at[4] & PADDED and size and have < 10:
-                    return 0
+                    return True
                 channel.start += 9
                 self._data_header(at[4], _number(at + 5) & 0x7fffffff, size, at + 9)
                 continue
             if have < 9 + size:
-                return 0
+                return True
             channel.start += 9 + size
             self._frame(kind, at[4], _number(at + 5) & 0x7fffffff, at + 9, size)
-        return 0
+        return True
 
     cdef int _frame(self, int kind, int flags, unsigned int id, const unsigned char *data, Py_ssize_t size) except -1:
         self.heard = now()
@@ -733,17 +742,9 @@ cdef class Multiplex:
             stream._end_input()
         self.streams[id] = stream
         if not self.starting:
-            self.run_callback(self.start_soon)
+            self.beginnings.add(self)
         self.starting.append(stream)
         return 0
-
-    def _start(self):
-        """Let the requests that came begin, each in a greenlet."""
-        cdef Stream stream
-        cdef list starting
-        starting, self.starting = self.starting, []
-        for stream in starting:
-            _work(self.hub, stream)
 
     cdef object _serve(self, Stream stream):
         try:
@@ -1134,6 +1135,77 @@ def _labour(Stream stream):
         except GreenletExit:
             # Nobody knows it any more.
             return
+
+
+cdef class Beginnings:
+    """Requests that came and have not begun. Connections take turns, and after a slice of time all else has its own.
+
+    One packet can bring a hundred requests, and whatever those do would come before the one of another client: so
+    connections with a few come first, and of those with many some begin in each round of the hub.
+    """
+
+    def __init__(self, hub):
+        self.hub = hub
+        self.run = self._run
+        self.timer = hub.loop.timer(0)
+        self.few = deque()
+        self.many = deque()
+
+    cdef int add(self, Multiplex mux) except -1:
+        """This connection has some, and had none."""
+        if len(mux.streams) <= SHARE:
+            self.few.append(mux)
+        else:
+            self.many.append(mux)
+        if not self.scheduled:
+            self.scheduled = True
+            mux.run_callback(self.run)
+        return 0
+
+    def _run(self):
+        cdef double slice_end = now() + _SLICE
+        while self.few and self._begin(self.few.popleft(), slice_end):
+            pass
+        # However many of the few there are, some of the many begin, too.
+        while self.many and self._begin(self.many.popleft(), slice_end):
+            pass
+        if self.few or self.many:
+            # Not `run_callback`, which would come before the bytes that came meanwhile are looked for.
+            self.timer.start(self.run)
+        else:
+            self.scheduled = False
+
+    cdef bint _begin(self, Multiplex mux, double slice_end) except -1:
+        """Let some of its streams begin; False when the slice is over."""
+        cdef Stream stream
+        cdef Py_ssize_t share = min(mux.started + SHARE, len(mux.starting))
+        cdef bint is_over = False
+        while mux.started < share and not is_over:
+            stream = mux.starting[mux.started]
+            mux.started += 1
+            if stream.is_open:
+                try:
+                    _work(self.hub, stream)
+                except Exception as error:
+                    self.hub.handle_error(self, type(error), error, error.__traceback__)
+                    stream.close()
+                is_over = now() > slice_end
+        if mux.started < len(mux.starting):
+            self.many.append(mux)
+        else:
+            mux.starting.clear()
+            mux.started = 0
+        return not is_over
+
+
+cdef Beginnings _latest = None
+
+cdef Beginnings _beginnings(hub):
+    """Those of this hub (a fork or a test may bring a new one)."""
+    global _latest
+    if _latest is None or _latest.hub is not hub:
+        _latest = Beginnings(hub)
+    return _latest
 
 
 cdef object _work(hub, Stream stream):

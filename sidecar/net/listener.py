@@ -122,6 +122,8 @@ class Listener(StreamServer):  # type: ignore[misc]
     """
 
     min_delay = 0.05
+    #: Connections that begin before others have their turn: nobody shall wait because many come at once.
+    max_accept = 10
     delay: float
 
     def __init__(

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -240,6 +241,20 @@ def test_linger_lets_a_peer_that_still_sends_read_the_end() -> None:
         peer.close()
         outcome(lingering)
         assert peer.channel.fd == -1
+
+
+def test_whoever_lingers_on_a_peer_that_sends_and_sends_lets_others_have_their_turn() -> None:
+    with ScriptedPeer(tcp=True) as peer:
+        sent = peer.fill(bytes(1_000_000))
+        assert sent > 1_500_000, "or one turn is enough"
+        received = [0]
+        turn = gevent.get_hub().loop.prepare()
+        turn.start(lambda: received.append(peer.channel.received))
+        outcome(start(peer.channel.linger, TIMEOUT, sent))
+        turn.stop()
+        turn.close()
+        received.append(peer.channel.received)
+        assert max(after - before for before, after in pairwise(received)) < 1_100_000
 
 
 def test_linger_ends_in_time_and_after_its_limit() -> None:

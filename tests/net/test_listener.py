@@ -8,9 +8,11 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent.pool import Pool
 
@@ -102,6 +104,25 @@ def test_a_handler_that_fails_costs_only_its_own_connection(capsys: pytest.Captu
     pool.join(timeout=TIMEOUT)
     listener.end()
     assert "on purpose" in capsys.readouterr().err
+
+
+def test_when_many_connect_at_once_whoever_is_there_has_his_turn_in_between() -> None:
+    greeter = Greeter()
+    pool = Pool(30)
+    listener = Listener(LOOPBACK, greeter.handle, pool, greeter.event)
+    peers = [connect(listener) for _ in range(25)]
+    begun: list[int] = []
+    turn = gevent.get_hub().loop.check()
+    turn.start(lambda: begun.append(len(greeter.peers)))
+    listener.start()
+    wait_until(lambda: len(greeter.peers) == len(peers))
+    turn.stop()
+    turn.close()
+    assert max(after - before for before, after in pairwise([0, *begun, len(peers)])) <= 10
+    for peer in peers:
+        peer.close()
+    listener.end()
+    pool.join(timeout=TIMEOUT)
 
 
 def test_beyond_the_bound_clients_wait_until_a_place_is_free() -> None:
