@@ -28,6 +28,7 @@ from .policies.misdirected import directed
 from .policies.order import around, chain, failure_edit, failure_edit_around
 from .readiness import Finding, Readiness
 from .routing import check as routing
+from .routing.coverage import uncovered
 from .routing.table import Route, Router
 from .runtime import Clock, SystemClock, World
 from .serving import Serving
@@ -84,6 +85,7 @@ def prepare(configuration: Configuration, known: Known = frozenset(), clock: Clo
 
         examined = examine(configuration, clock or SystemClock(), known)
         warnings += examined.warnings
+        warnings += uncovered(configuration, examined.names)
     trusts = None
     if any(one.is_secure for one in configuration.named(UpstreamSettings).values()):
         from .upstream import trust

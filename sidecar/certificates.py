@@ -225,7 +225,7 @@ class Certificates:
 
 
 #: Of a configuration without certificates.
-NONE: Final = Examined({}, {}, [])
+NONE: Final = Examined({}, {}, {}, [])
 
 
 class Store:

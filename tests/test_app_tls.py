@@ -146,6 +146,17 @@ def test_each_name_gets_its_certificate(served: Served) -> None:
     assert set(served.application.certificates()) == {"one", "two"}
 
 
+def test_check_names_hosts_that_no_certificate_is_for(served: Served) -> None:
+    pair = section("site", served.files("site", "a.example"))
+    text = f"{LISTENER}tls = site\n{pair}[route a]\nhost = a.example, b.example\nrespond = 200\n"
+    (served.directory / "a.ini").write_text(text)
+    mistakes, warnings = check(load(served.directory, SECTIONS, {}))
+    assert mistakes == []
+    assert [line.partition(", ")[0].rpartition(" ")[2] for line in warnings if "[route a] host" in line] == [
+        "b.example"
+    ]
+
+
 def test_a_renewal_is_noticed_and_no_connection_is_lost(served: Served) -> None:
     files = served.files("site", "a.example")
     served.apply(f"{LISTENER}tls = site\n{section('site', files)}[route a]\nrespond = 200 hello\n")

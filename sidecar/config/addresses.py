@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from .schema import Kind, quoted
@@ -77,6 +77,15 @@ class Address:
         if self.service:
             return f"srv:{self.service}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether it is one of either family, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_unix(text: str) -> Address:

@@ -25,6 +25,7 @@ class Examined(NamedTuple):
     """What was read, and what is to be said about it in whole lines for the user."""
 
     found: dict[str, Found]  # by the names of all certificates that were not known
+    names: dict[str, tuple[str, ...]]  # what those of them that can be used are for
     mistakes: dict[str, list[str]]  # by the names of those that cannot be used
     warnings: list[str]
 
@@ -34,8 +35,7 @@ def examine(configuration: Configuration, clock: Clock, known: Known = frozenset
     # Nothing ever serves with what is made here.
     tickets = Tickets(os.urandom, clock.time)
     now = clock.time()
-    examined = Examined({}, {}, [])
-    loaded: dict[str, Loaded] = {}
+    examined = Examined({}, {}, {}, [])
     for name, settings in configuration.named(CertificateSettings).items():
         if (name, settings) in known:
             continue
@@ -44,14 +44,14 @@ def examine(configuration: Configuration, clock: Clock, known: Known = frozenset
         examined.found[name] = found
         made = Maker(name, settings, tickets).make(found)
         if isinstance(made, Loaded):
-            loaded[name] = made
+            examined.names[name] = made.names
         else:
             examined.mistakes[name] = told(configuration, name, made.flaws)
         if found.material is not None:
             for flaw in doubts(settings, found.material, now):
                 examined.warnings.append(configuration.mistake(_KIND, name, flaw.key, str(flaw)))
     examined.warnings.extend(_idle(configuration))
-    examined.warnings.extend(_shared(configuration, loaded))
+    examined.warnings.extend(_shared(configuration, examined.names))
     return examined
 
 
@@ -71,12 +71,12 @@ def _idle(configuration: Configuration) -> Iterator[str]:
             yield configuration.mistake(_KIND, name, key, text)
 
 
-def _shared(configuration: Configuration, loaded: dict[str, Loaded]) -> Iterator[str]:
+def _shared(configuration: Configuration, names: dict[str, tuple[str, ...]]) -> Iterator[str]:
     """Names for which a listener has several certificates."""
     for listener, settings in configuration.named(ListenerSettings).items():
         first: dict[str, str] = {}
         for certificate in settings.tls:
-            for name in loaded[certificate].names if certificate in loaded else ():
+            for name in names.get(certificate, ()):
                 winner = first.setdefault(name, certificate)
                 if winner != certificate:
                     text = f"{winner} and {certificate} are both for {name}: clients get {winner}"

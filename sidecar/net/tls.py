@@ -11,10 +11,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256, sha512
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ..config.addresses import is_ip_address
 from ..errors import Broken, Failure, TlsError
 from .channel import Channel
 from .tls_channel import TlsChannel, accept, attend, connect, first_byte
@@ -200,17 +200,9 @@ class ClientContext:
         then. Nothing of a request was sent, so each of them is repeatable.
         """
         name = server_name.lower().rstrip(".")
-        secure = connect(channel, self._context, name, _is_address(name), self._is_verified)
+        secure = connect(channel, self._context, name, is_ip_address(name), self._is_verified)
         secure.handshake(timeout)
         return secure
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _given_roots(pem: bytes) -> Roots:
