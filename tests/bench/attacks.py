@@ -16,7 +16,9 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -176,8 +178,8 @@ def measure(port: int, name: str) -> Felt:
     """
     context = multiprocessing.get_context("spawn")
     active, stop, out, ended = context.Event(), context.Event(), context.Queue(), context.Value("i")
-    processes = [context.Process(target=ask, args=(port, stop, out)) for _ in range(_CLIENTS)]
-    processes.append(context.Process(target=attack, args=(name, port, active, stop, ended)))
+    processes = [context.Process(target=ask, args=(port, stop, out), daemon=True) for _ in range(_CLIENTS)]
+    processes.append(context.Process(target=attack, args=(name, port, active, stop, ended), daemon=True))
     for process in processes:
         process.start()
     time.sleep(1.5)  # until all of them run
@@ -265,6 +267,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if unknown := set(options.attacks) - set(ATTACKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     proxies, _ = installed(options.only or [one for one in PROXIES if one.name == SIDECAR])
+    # Whoever ends this ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     core, others = cores()
     os.sched_setaffinity(0, {others})
     raise_file_limit()
