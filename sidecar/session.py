@@ -30,10 +30,9 @@ from .wire.target import normal_path
 if TYPE_CHECKING:
     from .net.h2 import Multiplex, Stream
 
-#: How long a client that was refused may go on sending before it is cut off, so that it can read why.
-_LINGER: Final = 2.0
-#: … and how many bytes, when a rule of HTTP/2 ended it: that was no upload.
-_MOST_AFTER_REFUSAL: Final = 65_536
+#: How long a client that was refused may go on sending before it is cut off, so that it can read why; and how
+#: many bytes when a rule of HTTP/2 ended it, as those who flood do not read.
+_LINGER, _LINGER_BYTES = 2.0, 65_536
 
 _UNTRUSTED: Final = Names(UNTRUSTED_DROP)
 
@@ -133,9 +132,12 @@ class Session:
         except BaseException:
             multiplex.kill()
             raise
+        finally:
+            # It knows this session, too.
+            self._multiplex = None
         if multiplex.refused:
             serving.tell("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
-            self._channel.linger(_LINGER, _MOST_AFTER_REFUSAL)
+            self._channel.linger(_LINGER, _LINGER_BYTES)
 
     def _serve_stream(self, stream: Stream) -> None:
         session = Session.__new__(Session)

@@ -86,8 +86,21 @@ def test_cycles_that_load_by_load_were_set_aside_are_freed_once_they_are_many() 
     assert collector._settled > gc.get_freeze_count() // 2, "that is what the next ones are compared with"
 
 
-def test_settled_a_look_at_the_young_is_short_and_others_are_rare() -> None:
+def test_settled_a_look_at_the_young_is_short_and_nothing_waits_for_long() -> None:
     settle()
-    young, stayed, _ = gc.get_threshold()
+    young, stayed, old = gc.get_threshold()
     assert 700 <= young <= 5000
-    assert stayed > 10
+    assert young * stayed * old <= 500_000
+
+
+def test_what_was_set_aside_does_not_put_off_the_look_at_what_was_not() -> None:
+    """Python waits until what is new is a quarter of all that it looked through last."""
+    many = [[] for _ in range(200_000)]
+    settle()
+    del many
+    gone = weakref.ref(_cycle())
+    looks = gc.get_stats()[2]["collections"]
+    young = [[] for _ in range(400_000)]
+    assert gc.get_stats()[2]["collections"] > looks
+    assert gone() is None
+    del young

@@ -84,7 +84,6 @@ cdef class Channel:
     cpdef send(self, bytes data, double timeout)
 
 #: Wait until `a` or `b` is ready for what is wanted: 1, or 0 when `timeout` seconds (0: none) are over.
-cdef int take_turns() except -1
 cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) except -1
 
 cpdef int pump(Flow a, Flow b=*, Channel stop=*, Channel watch=*, bint lead=*, double idle=*,

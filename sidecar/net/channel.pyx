@@ -12,10 +12,10 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.errno cimport EAGAIN, EEXIST, EINTR, errno
 from libc.stdio cimport snprintf
 from libc.string cimport memmove
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close
 
 from ..wire.head cimport BY_CHUNKS, BY_CLOSE, BY_LENGTH, Head
+from .turns cimport now, take_turns
 
 import gevent
 
@@ -74,11 +74,6 @@ cdef enum:
     WANT_READ = 1
     WANT_WRITE = 2
     MORE = 3
-
-cdef inline double now() noexcept:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <double>t.tv_sec + <double>t.tv_nsec * 1e-9
 
 cdef unsigned char *free_small[KEEP_BUFFERS]
 cdef int free_small_count = 0
@@ -153,12 +148,6 @@ cdef Poller poller():
     if _poller is None or _poller.hub is not gevent.get_hub():
         _poller = Poller(gevent.get_hub())
     return _poller
-
-
-cdef int take_turns() except -1:
-    """Let all others have their turn, those too whose bytes have come meanwhile: a sleep of 0 looks for none."""
-    gevent.sleep(1e-9)
-    return 0
 
 
 cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) except -1:

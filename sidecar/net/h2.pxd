@@ -4,22 +4,13 @@
 from ..wire.h2_head cimport HeadBuilder
 from ..wire.hpack cimport Block, Decoder, Encoder
 from .channel cimport Channel, greenlet, iovec
+from .turns cimport Beginnings, Bringer
 
 cdef struct Bucket:         # of what a peer may do too often
     double left
     double at
 
-cdef class Beginnings:
-    cdef object hub
-    cdef object run
-    cdef object timer
-    cdef object few                 # connections with streams that have not begun: of a few requests,
-    cdef object many                # … of many, the others
-    cdef bint scheduled
-    cdef int add(self, Multiplex mux) except -1
-    cdef bint _begin(self, Multiplex mux, double slice_end) except -1
-
-cdef class Multiplex:
+cdef class Multiplex(Bringer):
     cdef readonly Channel channel
     cdef readonly bint is_client
     cdef readonly str refused       # the rule that the peer broke; "" while it broke none
@@ -40,8 +31,7 @@ cdef class Multiplex:
     cdef object run_callback
     cdef object flush_soon
     cdef Beginnings beginnings
-    cdef list starting              # streams that have not begun,
-    cdef Py_ssize_t started         # … all but the first so many
+    cdef list starting              # streams that have not begun
     cdef Decoder decoder
     cdef Encoder encoder
     cdef HeadBuilder builder

@@ -10,14 +10,13 @@ Longer than other files because connection and stream share one layout.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.string cimport memcmp, memcpy, memmove
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from ..wire.h2_head cimport (OF_REQUEST, OF_RESPONSE, OF_TRAILERS, HeadBuilder, Sent, encode_request, encode_response,
                              encode_trailers, head_end, slim)
 from ..wire.head cimport Head
 from ..wire.hpack cimport Block, Decoder, Encoder, release, reserve
-from .channel cimport (HUP, LARGE, READ, SMALL, WRITE, Channel, borrow, give_back, greenlet, iovec, take_turns,
-                      wait)
+from .channel cimport HUP, LARGE, READ, SMALL, WRITE, Channel, borrow, give_back, greenlet, iovec, wait
+from .turns cimport LATE, MORE, SLICE, Bringer, beginnings, now, take_turns
 
 from collections import deque
 
@@ -102,16 +101,11 @@ cdef const unsigned char *_preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #: rule → how often clients broke it since the process began. Reloads keep it: it is about clients, not settings.
 REFUSALS = {}
 
-cdef double _SLICE = 0.0001     # seconds that a connection reads, or streams begin, before all others have their turn
+cdef double _FAREWELLS = 0.0005  # … of their turns, for each stream that is told of the end in one
 cdef double _LAST_CALL = 1.0     # seconds that streams which are on their way have after the first GOAWAY
 cdef bytes _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"     # RFC 6455 section 1.3
 cdef double _FULL = 0.01          # seconds for which a server that refused a stream is asked on other connections
 cdef bytes _FAREWELL = b"farewell"
-
-cdef inline double now() noexcept:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <double>t.tv_sec + <double>t.tv_nsec * 1e-9
 
 cdef inline unsigned int _number(const unsigned char *at) noexcept:
     return (<unsigned int>at[0] << 24) | (<unsigned int>at[1] << 16) | (<unsigned int>at[2] << 8) | at[3]
@@ -123,7 +117,7 @@ cdef inline void _write_number(unsigned char *at, unsigned int number) noexcept:
     at[3] = number & 255
 
 
-cdef class Multiplex:
+cdef class Multiplex(Bringer):
     """One HTTP/2 connection over `channel`, which stays its owner's.
 
     on_stream(stream): serves a request; runs in a greenlet of its own, which ends with the stream (servers).
@@ -141,7 +135,7 @@ cdef class Multiplex:
         self.run_callback = channel.poller.loop.run_callback
         # Made once; `_shut` breaks the circle.
         self.flush_soon = self._flush_soon
-        self.beginnings = _beginnings(self.hub)
+        self.beginnings = beginnings(self.hub)
         self.starting = []
         self.decoder = Decoder()
         self.encoder = Encoder()
@@ -328,8 +322,15 @@ cdef class Multiplex:
     def _shut(self):
         """Nothing comes or leaves any more: every stream is told."""
         cdef Stream stream
+        cdef double t, left = 1
         self.is_over = True
+        for stream in self.starting:
+            # Nobody is there who would get an answer.
+            stream.close()
+        self.starting.clear()
         for stream in list(self.streams.values()):
+            if not stream.is_open:
+                continue
             if self.is_client and stream.in_ended:
                 # The whole answer is here, and whoever asked for it may not have had his turn yet.
                 stream._ready(READ | WRITE)
@@ -337,21 +338,28 @@ cdef class Multiplex:
                 stream._broken()
             if self.is_client:
                 self._forget(stream)
-            else:
+                continue
+            left -= 1
+            if left < 1:
                 # Each has much to give back, and no other client shall wait for all of them.
+                t = now()
                 take_turns()
+                left = 1 + (now() - t) / _FAREWELLS
 
     # -- the reading greenlet
 
     cdef int _loop(self) except -1:
         cdef Channel channel = self.channel
         cdef Py_ssize_t count
-        cdef double left, slice_end = now() + _SLICE
+        cdef double left, slice_end = now() + SLICE
         cdef bint is_all = self._process(slice_end)
         while not self.is_over:
             if not is_all or self.heard > slice_end:
                 take_turns()
-                slice_end = now() + _SLICE
+                slice_end = now() + SLICE
+                # Who sends and sends would never be late else.
+                if self._patience() < 0 and self._is_late():
+                    return 0
             self._flush()
             if self.is_leaving and not self.streams and (self.is_last_call or self.is_client):
                 if self.is_client and not self.is_last_call:
@@ -359,7 +367,7 @@ cdef class Multiplex:
                     self._flush()
                 if self.out_start == self.out_stop:
                     return 0
-            if channel.fd < 0:
+            if self.is_over or channel.fd < 0:
                 return 0
             if not is_all:
                 is_all = self._process(slice_end)
@@ -383,7 +391,7 @@ cdef class Multiplex:
             if left < 0 or not wait(channel, READ | (WRITE if self.out_start < self.out_stop else 0), None, 0, left):
                 if self._is_late():
                     return 0
-            slice_end = now() + _SLICE
+            slice_end = now() + SLICE
         return 0
 
     cdef int _slim(self) except -1:
@@ -745,6 +753,24 @@ cdef class Multiplex:
             self.beginnings.add(self)
         self.starting.append(stream)
         return 0
+
+    cdef int begin_some(self, double slice_end) except -1:
+        cdef Stream stream
+        cdef int left = SHARE
+        cdef bint is_late = False
+        while self.starting and left and not is_late:
+            stream = self.starting.pop(0)
+            if not stream.is_open or stream.was_reset:
+                stream.close()
+                continue
+            try:
+                _work(self.hub, stream)
+            except Exception as error:
+                self.hub.handle_error(self, type(error), error, error.__traceback__)
+                stream.close()
+            left -= 1
+            is_late = now() > slice_end
+        return (MORE if self.starting else 0) | (LATE if is_late else 0)
 
     cdef object _serve(self, Stream stream):
         try:
@@ -1135,77 +1161,6 @@ def _labour(Stream stream):
         except GreenletExit:
             # Nobody knows it any more.
             return
-
-
-cdef class Beginnings:
-    """Requests that came and have not begun. Connections take turns, and after a slice of time all else has its own.
-
-    One packet can bring a hundred requests, and whatever those do would come before the one of another client: so
-    connections with a few come first, and of those with many some begin in each round of the hub.
-    """
-
-    def __init__(self, hub):
-        self.hub = hub
-        self.run = self._run
-        self.timer = hub.loop.timer(0)
-        self.few = deque()
-        self.many = deque()
-
-    cdef int add(self, Multiplex mux) except -1:
-        """This connection has some, and had none."""
-        if len(mux.streams) <= SHARE:
-            self.few.append(mux)
-        else:
-            self.many.append(mux)
-        if not self.scheduled:
-            self.scheduled = True
-            mux.run_callback(self.run)
-        return 0
-
-    def _run(self):
-        cdef double slice_end = now() + _SLICE
-        while self.few and self._begin(self.few.popleft(), slice_end):
-            pass
-        # However many of the few there are, some of the many begin, too.
-        while self.many and self._begin(self.many.popleft(), slice_end):
-            pass
-        if self.few or self.many:
-            # Not `run_callback`, which would come before the bytes that came meanwhile are looked for.
-            self.timer.start(self.run)
-        else:
-            self.scheduled = False
-
-    cdef bint _begin(self, Multiplex mux, double slice_end) except -1:
-        """Let some of its streams begin; False when the slice is over."""
-        cdef Stream stream
-        cdef Py_ssize_t share = min(mux.started + SHARE, len(mux.starting))
-        cdef bint is_over = False
-        while mux.started < share and not is_over:
-            stream = mux.starting[mux.started]
-            mux.started += 1
-            if stream.is_open:
-                try:
-                    _work(self.hub, stream)
-                except Exception as error:
-                    self.hub.handle_error(self, type(error), error, error.__traceback__)
-                    stream.close()
-                is_over = now() > slice_end
-        if mux.started < len(mux.starting):
-            self.many.append(mux)
-        else:
-            mux.starting.clear()
-            mux.started = 0
-        return not is_over
-
-
-cdef Beginnings _latest = None
-
-cdef Beginnings _beginnings(hub):
-    """Those of this hub (a fork or a test may bring a new one)."""
-    global _latest
-    if _latest is None or _latest.hub is not hub:
-        _latest = Beginnings(hub)
-    return _latest
 
 
 cdef object _work(hub, Stream stream):

@@ -10,7 +10,6 @@ layout.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memmove
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from .channel cimport HUP, LARGE, READ, SMALL, WRITE, Channel, borrow, give_back, iovec, wait
 from .openssl cimport (
@@ -60,6 +59,7 @@ from .openssl cimport (
     reason_text,
 )
 from .tls_context cimport Context
+from .turns cimport now
 
 from ..errors import Failure, TlsError
 
@@ -83,12 +83,6 @@ cdef enum:
     BROKEN = -2
 
 cdef unsigned char _scratch[RECORD]
-
-
-cdef inline double now() noexcept:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <double>t.tv_sec + <double>t.tv_nsec * 1e-9
 
 
 # -- what OpenSSL calls to receive and send

@@ -32,7 +32,7 @@ def uncovered(configuration: Configuration, names: Mapping[str, Collection[str]]
             if open_to:
                 listeners = " and ".join(f"[listener {key}]" for key in open_to)
                 text = (
-                    f"no certificate of {listeners} is for {host}, and clients will not trust another: "
+                    f"no certificate of {listeners} is for {host}, and clients that check refuse another: "
                     "add one to its tls, or name the listeners that the route is for"
                 )
                 yield configuration.mistake(RouteSettings.KIND, route, "host", text)

@@ -62,8 +62,8 @@ def test_a_host_that_some_certificate_of_the_listener_is_for(tmp_path: Path, hos
 def test_a_host_that_none_is_for(tmp_path: Path, host: str) -> None:
     (line,) = told(tmp_path, f"listener = public\nhost = shop.example, {host}")
     assert line == (
-        f"21: [route shop] host: no certificate of [listener public] is for {host}, and clients will not "
-        "trust another: add one to its tls, or name the listeners that the route is for"
+        f"21: [route shop] host: no certificate of [listener public] is for {host}, and clients that "
+        "check refuse another: add one to its tls, or name the listeners that the route is for"
     )
 
 

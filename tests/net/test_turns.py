@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,8 +12,18 @@ import pytest
 
 from sidecar.net.h2 import Stream
 from sidecar.wire.head import Limits, RequestHead
-from tests.support.http2 import DATA, END_STREAM, POST, Served, frame, greet, wait_for_body
-from tests.support.streams import TIMEOUT, settle, wait_until
+from tests.support.http2 import (
+    DATA,
+    END_STREAM,
+    POST,
+    RST_STREAM,
+    Served,
+    frame,
+    greet,
+    number,
+    wait_for_body,
+)
+from tests.support.streams import TIMEOUT, outcome, settle, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -24,6 +35,10 @@ def _use(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+def _streams() -> int:
+    return sum(type(thing) is Stream for thing in gc.get_objects())
 
 
 def _many(client: Served) -> bytes:
@@ -133,3 +148,77 @@ def test_a_connection_that_brings_frame_after_frame_lets_others_have_their_turn(
         turns = [after - before for before, after in pairwise(received)]
         assert sum(turns) > len(small)
         assert max(turns) < len(small) / 2
+
+
+def test_what_a_client_asked_for_before_it_left_does_not_begin() -> None:
+    """Or a hundred requests to the upstream would cost it one packet."""
+    begun: list[Stream] = []
+
+    def serve(stream: Stream) -> None:
+        begun.append(stream)
+        _use(0.0005)
+        greet(stream)
+
+    with Served(serve) as client:
+        client.send(_many(client))
+        client.peer.close()
+        outcome(client.reader)
+        settle()
+        assert len(begun) < 20
+        assert client.multiplex.streams == {}
+
+
+def test_what_was_reset_before_its_turn_does_not_begin() -> None:
+    begun: list[Stream] = []
+
+    def serve(stream: Stream) -> None:
+        begun.append(stream)
+        _use(0.0005)
+        greet(stream)
+
+    with Served(serve) as client:
+        client.send(_many(client), *(number(RST_STREAM, stream, 8) for stream in range(1, 2 * MANY - 1, 2)))
+        assert client.answer(2 * MANY - 1).status == 200
+        assert len(begun) < 20
+
+
+def test_streams_that_ended_are_not_kept_while_others_wait() -> None:
+    """A client that asks anew with each answer always has some that have not begun."""
+
+    def serve(stream: Stream) -> None:
+        _use(0.0003)
+        greet(stream)
+
+    others = _streams()
+    with Served(serve) as client:
+        streams = range(1, 801, 2)
+        client.send(*(client.headers(stream) for stream in streams[:20]))
+        for stream in streams[20:]:
+            client.until(DATA)
+            client.ask(stream)
+        assert _streams() - others < 100
+
+
+def test_in_long_rounds_more_begins() -> None:
+    """Others that take ten milliseconds in each round do not make the requests wait for a round each."""
+    rounds = 0
+    is_over = False
+
+    def work() -> None:
+        nonlocal rounds
+        while not is_over:
+            _use(0.01)
+            rounds += 1
+            gevent.sleep(1e-9)
+
+    def serve(stream: Stream) -> None:
+        _use(0.0002)
+        greet(stream)
+
+    other = gevent.spawn(work)
+    with Served(serve) as client:
+        client.send(_many(client))
+        assert client.answer(2 * MANY - 1).status == 200
+        is_over = True
+        outcome(other)
+        assert rounds < MANY / 4
