@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # What is compiled: the core, and the Python modules on a request's way (pyproject.toml lists them).
 SOURCES := $(shell find sidecar -name '*.pyx' -o -name '*.pxd') $(shell sed -n 's/^sources = \["\(.*\.py\)"\]/\1/p' pyproject.toml)
 
+# The tests start thousands of interpreters, which need not compile the same again: not even where this is set.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Most tests wait most of the time, so one more than there are processors run at one time, a file in one process.
 TOGETHER := $(BIN)/python -m pytest -m 'not alone' --dist loadfile --no-loadscope-reorder --numprocesses $(shell expr $$(nproc) + 1)
 ALONE := $(BIN)/python -m pytest -m alone
@@ -24,6 +27,7 @@ $(VENV)/.python: pyproject.toml
 
 $(VENV)/.built: $(VENV)/.python $(SOURCES) packaging/backend.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m compileall -q sidecar
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.built
