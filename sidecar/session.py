@@ -30,9 +30,9 @@ from .wire.target import normal_path
 if TYPE_CHECKING:
     from .net.h2 import Multiplex, Stream
 
-#: How long a client that was refused may go on sending before it is cut off, so that it can read why; and how
-#: many bytes when a rule of HTTP/2 ended it, as those who flood do not read.
-_LINGER, _LINGER_BYTES = 2.0, 65_536
+#: How long a client that was refused may go on sending before it is cut off, so that it can read why.
+_LINGER: Final = 2.0
+_LINGER_BYTES: Final = 65_536  # … and how much, when a rule of HTTP/2 ended it: who floods does not read
 
 _UNTRUSTED: Final = Names(UNTRUSTED_DROP)
 

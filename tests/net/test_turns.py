@@ -37,6 +37,17 @@ def _use(seconds: float) -> None:
         pass
 
 
+def _slowly(begun: list[Stream]) -> Callable[[Stream], None]:
+    """A handler that takes longer than a turn, and notes what it began."""
+
+    def serve(stream: Stream) -> None:
+        begun.append(stream)
+        _use(0.0005)
+        greet(stream)
+
+    return serve
+
+
 def _streams() -> int:
     return sum(type(thing) is Stream for thing in gc.get_objects())
 
@@ -153,13 +164,7 @@ def test_a_connection_that_brings_frame_after_frame_lets_others_have_their_turn(
 def test_what_a_client_asked_for_before_it_left_does_not_begin() -> None:
     """Or a hundred requests to the upstream would cost it one packet."""
     begun: list[Stream] = []
-
-    def serve(stream: Stream) -> None:
-        begun.append(stream)
-        _use(0.0005)
-        greet(stream)
-
-    with Served(serve) as client:
+    with Served(_slowly(begun)) as client:
         client.send(_many(client))
         client.peer.close()
         outcome(client.reader)
@@ -170,13 +175,7 @@ def test_what_a_client_asked_for_before_it_left_does_not_begin() -> None:
 
 def test_what_was_reset_before_its_turn_does_not_begin() -> None:
     begun: list[Stream] = []
-
-    def serve(stream: Stream) -> None:
-        begun.append(stream)
-        _use(0.0005)
-        greet(stream)
-
-    with Served(serve) as client:
+    with Served(_slowly(begun)) as client:
         client.send(_many(client), *(number(RST_STREAM, stream, 8) for stream in range(1, 2 * MANY - 1, 2)))
         assert client.answer(2 * MANY - 1).status == 200
         assert len(begun) < 20
