@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 import gevent
 import pytest
@@ -507,55 +509,60 @@ def test_pump_stops_for_data_and_not_for_a_ticket() -> None:
 # -- what peers may not do
 
 
-def _with_key_updates(count: int) -> tuple[TlsChannel, subprocess.Popen[bytes]]:
+@contextmanager
+def with_key_updates(count: int) -> Iterator[TlsChannel]:
+    """Our end of a connection whose client renewed its key `count` times, then sent "done"."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        command = [
-            program("openssl"),
-            "s_client",
-            "-connect",
-            f"127.0.0.1:{port}",
-            "-tls1_3",
-            "-servername",
-            "localhost",
-        ]
+        arguments = ["s_client", "-connect", f"127.0.0.1:{port}", "-servername", "localhost"]
         client = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program("openssl"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         )
         sock, _ = listener.accept()
-    channel = terminator().secure(Channel(sock.detach(), True), TIMEOUT)
-    assert client.stdin is not None
-    for _ in range(count):
-        client.stdin.write(b"K\n")
-        client.stdin.flush()
-        gevent.sleep(0.002)
-    client.stdin.write(b"done\n")
-    client.stdin.flush()
-    return channel, client
+    assert client.stdin is not None and client.stderr is not None
+    try:
+        channel = terminator().secure(Channel(sock.detach(), True), TIMEOUT)
+        for _ in range(count):
+            # A line is a command only when it is read alone: the next waits until this one is obeyed.
+            client.stdin.write(b"K\n")
+            wait_for_line(client.stderr, b"KEYUPDATE\n")
+        client.stdin.write(b"done\n")
+        try:
+            yield channel
+        finally:
+            channel.close()
+    finally:
+        client.stdin.close()
+        client.kill()
+        client.wait()
+        client.stderr.close()
 
 
-def _end(client: subprocess.Popen[bytes]) -> None:
-    assert client.stdin is not None
-    client.stdin.close()
-    client.kill()
-    client.wait()
+def wait_for_line(stream: IO[bytes], wanted: bytes) -> None:
+    """Read lines up to `wanted`; AssertionError after TIMEOUT seconds or at the end."""
+    line = b""
+    while line != wanted:
+        assert select.select([stream], [], [], TIMEOUT)[0], f"{wanted!r} did not come"
+        piece = os.read(stream.fileno(), 1)
+        assert piece, f"it ended without {wanted!r}"
+        line = piece if line.endswith(b"\n") else line + piece
 
 
 def test_a_flood_of_key_updates_is_cut_off() -> None:
-    channel, client = _with_key_updates(100)
-    with pytest.raises(Broken) as caught:
-        channel.read(5, TIMEOUT)
-    assert caught.value.what == "reset"
-    assert channel.trouble == "too many messages behind the handshake"
-    channel.close()
-    _end(client)
+    with with_key_updates(100) as channel:
+        with pytest.raises(Broken) as caught:
+            channel.read(5, TIMEOUT)
+        assert caught.value.what == "reset"
+        assert channel.trouble == "too many messages behind the handshake"
 
 
 def test_keys_may_be_renewed() -> None:
-    channel, client = _with_key_updates(3)
-    assert read(channel, 5) == b"done\n"
-    channel.close()
-    _end(client)
+    with with_key_updates(3) as channel:
+        assert read(channel, 5) == b"done\n"
 
 
 # -- nothing is left
