@@ -16,8 +16,7 @@ from typing import Final
 
 import sidecar
 from sidecar.cli import _parser
-from sidecar.config.manual import manual
-from sidecar.settings import SECTIONS
+from sidecar.manual import manual
 
 _FILES: Final = (
     (
@@ -108,7 +107,7 @@ def _lines(date: datetime) -> Iterator[str]:
         yield from _tagged(iter(entries))
     yield ".SH EXIT STATUS"
     yield from _tagged(iter(_EXIT_STATUS))
-    yield from _roff(manual(SECTIONS))
+    yield from _roff(manual())
     yield from (".SH EXAMPLE", ".nf", ".RS 4")
     yield from (_plain(line) for line in example().splitlines())
     yield from (".RE", ".fi", ".SH SEE ALSO", _text(_SEE_ALSO))
@@ -191,7 +190,7 @@ def _lowered(text: str) -> str:
 
 
 def _roff(markdown: str) -> Iterator[str]:
-    """The reference as sections: titles, paragraphs, lists and tables of four columns."""
+    """The reference as sections: titles, paragraphs, lists and tables."""
     for block in re.split(r"\n{2,}", markdown.strip()):
         if block.startswith("# "):
             yield f".SH {_plain(block[2:].upper())}"
@@ -213,14 +212,25 @@ def _list(block: str) -> Iterator[str]:
 
 
 def _table(block: str) -> Iterator[str]:
-    for row in block.splitlines()[2:]:
-        key, kind, default, meaning = (
-            cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]
-        )
+    """A row's first cell, those up to the last in parentheses, and the last."""
+    title, _, *rows = block.splitlines()
+    names = _cells(title)[1:-1]
+    for row in rows:
+        key, *told, meaning = _cells(row)
+        shown = "; ".join(filter(None, map(_said, names, told)))
         yield ".TP"
-        shown = default if default == "required" else f"default {default}"
-        yield f".BR {_quoted(_bare(key))} {_quoted(f' ({_bare(kind)}; {_bare(shown)})')}"
+        yield f".BR {_quoted(_bare(key))} {_quoted(f' ({_bare(shown)})')}"
         yield _text(meaning)
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+def _said(column: str, value: str) -> str:
+    """What says by itself what it is needs no name of its column."""
+    is_plain = not value or value == "required" or column in ("kind", "level")
+    return value if is_plain else f"{column} {value}"
 
 
 def _bare(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Where the process is asked about itself: /livez and /readyz, in the way of Kubernetes' own components.
+"""Where the process is asked about itself: /livez and /readyz, as Kubernetes' own components, and /metrics.
 
 Law: it answers as long as the process runs, whatever else it has to do, and tells nothing that is secret.
 """
@@ -14,6 +14,7 @@ from .config.addresses import Address
 from .errors import Failure
 from .message import Handler, Request, Response
 from .net.settings import ListenerSettings
+from .observe.metrics import CONTENT_TYPE
 from .places import ADMIN, Place
 from .readiness import Finding, worst
 from .serving import Serving
@@ -28,12 +29,14 @@ _ALLOW: Final = (b"Allow", b", ".join(_METHODS))
 _ALWAYS: Final = [(b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff")]
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _JSON: Final = (b"Content-Type", b"application/json")
+_METRICS: Final = (b"Content-Type", CONTENT_TYPE.encode())
 _NOT_AT_ALL: Final = re.compile(rb"q=0(?:\.0*)?")
 
 #: That the process answers is all there is to it.
 _ALIVE: Final = [Finding("process")]
 
 Look = Callable[[], Sequence[Finding]]
+Scrape = Callable[[], bytes]  # gives the page of numbers
 
 
 def place(address: Address) -> Place:
@@ -41,8 +44,8 @@ def place(address: Address) -> Place:
     return Place(address, ADMIN)
 
 
-def serving(address: Address, look: Look, event: Callable[..., None]) -> Serving:
-    """What serves it: nothing of it is logged. `look` finds out how the process is."""
+def serving(address: Address, look: Look, scrape: Scrape, event: Callable[..., None]) -> Serving:
+    """What serves it: nothing of it is logged. `look` finds out how the process is, `scrape` how much."""
     settings = ListenerSettings(
         bind=(address,),
         header_timeout=_PATIENCE,
@@ -50,12 +53,16 @@ def serving(address: Address, look: Look, event: Callable[..., None]) -> Serving
         write_timeout=_PATIENCE,
         idle_timeout=_IDLE,
     )
-    return Serving(ADMIN, settings, answers(look), None, event)
+    return Serving(ADMIN, settings, answers(look, scrape), None, event)
 
 
-def answers(look: Look) -> Handler:
+def answers(look: Look, scrape: Scrape) -> Handler:
     """The handler of all that is asked there. It raises Failure for a path that it does not know."""
-    paths: dict[str, Look] = {"/livez": lambda: _ALIVE, "/readyz": look}
+    paths: dict[str, Callable[[RequestHead], Response]] = {
+        "/livez": lambda head: _health("livez", _ALIVE, head),
+        "/readyz": lambda head: _health("readyz", look(), head),
+        "/metrics": lambda head: _answer(200, [_METRICS], scrape(), head.method),
+    }
 
     def handler(request: Request) -> Response:
         found = paths.get(request.path)
@@ -63,7 +70,7 @@ def answers(look: Look) -> Handler:
             raise Failure("no_route")
         if request.head.method not in _METHODS:
             return _answer(405, [_TEXT, _ALLOW], b"405 Method Not Allowed: ask with GET or HEAD\n", b"GET")
-        return _health(request.path[1:], found(), request.head)
+        return found(request.head)
 
     return handler
 

@@ -22,11 +22,12 @@ from .net.inherit import Inherited
 from .net.names import Names
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
+from .observe.metrics import Counters
 from .paths import Files
 from .places import AnyServing, Place, Places
 from .policies.misdirected import directed
 from .policies.order import around, chain, failure_edit, failure_edit_around
-from .readiness import Finding, Readiness
+from .readiness import Finding, Readiness, worst
 from .routing import check as routing
 from .routing.coverage import uncovered
 from .routing.table import Route, Router
@@ -166,8 +167,13 @@ class Application:
     """What is served now. `apply` replaces it; `access` gives the access log, None when off."""
 
     def __init__(
-        self, world: World, access: Callable[[], AccessLog | None], inherited: Inherited | None = None
+        self,
+        world: World,
+        access: Callable[[], AccessLog | None],
+        inherited: Inherited | None = None,
+        counters: Counters | None = None,
     ) -> None:
+        """`counters`: of the events that `world` is told."""
         self._world = world
         self._event = world.event
         self._access = access
@@ -178,6 +184,7 @@ class Application:
         self._around = Surroundings(world, secrets.token_bytes(32), partial(self._follow, "upstreams"))
         self._upstreams: Upstreams | None = None
         self._store: Store | None = None  # of certificates; None: none was ever used
+        self._counters = counters or Counters(world.clock.time())
         self.readiness = Readiness()
 
     # -- building
@@ -289,11 +296,22 @@ class Application:
     def _admin(self, configuration: Configuration) -> Iterator[tuple[Place, Serving]]:
         address = configuration.only(SidecarSettings).admin
         if address is not None:
-            yield admin.place(address), admin.serving(address, self._look, self._event)
+            yield admin.place(address), admin.serving(address, self._look, self._scrape, self._event)
 
     def _look(self) -> list[Finding]:
         """What is as it should be, and what is not."""
         return self.readiness.findings(self._upstreams or (), self.certificates(), self._now())
+
+    def _scrape(self) -> bytes:
+        """All that is known in numbers."""
+        from .scrape import scrape  # who is never asked need not have it in memory
+
+        page = scrape(self._counters, self._connections, self._upstreams or ())
+        page.add("sidecar_ready", worst(self._look()) != "failed")
+        page.add("sidecar_configuration_last_reload_successful", not self.readiness.refused)
+        if self._store is not None:
+            self._store.add_to(page)
+        return page.render()
 
     def _tell_servers(self, before: Upstreams | None) -> None:
         if before is None or self._upstreams is None:

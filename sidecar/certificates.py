@@ -24,6 +24,7 @@ from .net.certificate_terms import Ending, endings
 from .net.renewal import FileWatch, Follow, Renewed, in_thread
 from .net.settings import ListenerSettings
 from .net.tls import ServerContext, Terminator, Tickets
+from .observe.metrics import Page
 from .observe.text import time_text
 from .runtime import World
 
@@ -82,6 +83,14 @@ class Certificate(Renewed[Loaded]):
         if own.verify_client == "off":
             return ("off", "", "")
         return (own.verify_client, own.client_ca, own.client_crl)
+
+    def add_to(self, page: Page) -> None:
+        """When what it serves with expires."""
+        for path, leaf in zip(self.settings.certificate, self._made.leaves, strict=True):
+            page.add("sidecar_certificate_expiry_timestamp_seconds", leaf.not_after, self.name, path)
+        for one in self._made.lists:
+            name = "sidecar_certificate_crl_expiry_timestamp_seconds"
+            page.add(name, one.next_update, self.name, one.issuer)
 
     def seconds_left(self) -> float:
         """Until the first of its certificates expires; less than 0: it has."""
@@ -280,6 +289,11 @@ class Store:
     def seconds_left(self) -> dict[str, float]:
         """Name → seconds until it expires; less than 0: it has."""
         return self._current.seconds_left()
+
+    def add_to(self, page: Page) -> None:
+        """When those that count now expire."""
+        for one in self._current.all:
+            one.add_to(page)
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -256,10 +256,9 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _manual(arguments: argparse.Namespace) -> int:
-    from .config.manual import manual
-    from .settings import SECTIONS
+    from .manual import manual
 
-    _write_line(manual(SECTIONS))
+    _write_line(manual())
     return 0
 
 
@@ -345,7 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--probe", action="store_true", help="then dial every server of every upstream, once")
     _with_json(_with_conf(add(_show, "print the configuration in effect, every value with its origin")))
     _add_question(_with_json(_with_conf(add(_explain, "tell what would happen to a request, and why"))))
-    add(_manual, "print the reference of every option")
+    add(_manual, "print the reference of every option, event and metric")
     _with_json(add(_about, "tell what this program is made of and what it found on this machine"))
     demo = add(_demo, "serve the demo upstream alone")
     demo.add_argument(

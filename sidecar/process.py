@@ -23,7 +23,9 @@ from .net.inherit import Heritage, Inherited, receive
 from .net.notify import Notify
 from .observe.access import AccessLog
 from .observe.events import Events
+from .observe.metrics import Counters
 from .observe.sink import open_advice
+from .observe.sparing import Sparing
 from .observe.writer import Writer
 from .packed import leave
 from .paths import DropIns
@@ -80,14 +82,16 @@ class Process:
         self._directory = directory
         self._clock = SystemClock()
         self._settings = configuration.only(SidecarSettings)
+        self._counters = Counters(self._clock.time())
+        self._tell = Sparing(self._log_event, self._clock.monotonic)
         self._writers: dict[str, Writer] = {}
         self._events = self._open_events(self._settings)
         self._access = self._open_access(configuration)
-        self._tasks = Tasks(lambda task, error: self._events.task_died(task, error))
+        self._tasks = Tasks(lambda task, error: self._event("task_died", task=task, exc_info=error))
         self._inherited = inherited or Inherited()
         self._demo = demo
         world = World(self._tasks, self._clock, Random(), self._event)
-        self._application = Application(world, lambda: self._access, self._inherited)
+        self._application = Application(world, lambda: self._access, self._inherited, self._counters)
         self._notify = Notify(os.environ, os.getpid())
         self._stop = Event()
         self._stops = 0
@@ -102,6 +106,10 @@ class Process:
         return self._init is not None
 
     def _event(self, name: str, /, **fields: Any) -> None:
+        self._counters.event(name, fields)
+        self._tell(name, **fields)
+
+    def _log_event(self, name: str, /, **fields: Any) -> None:
         self._events.event(name, **fields)
 
     # -- logs

@@ -22,7 +22,6 @@ cdef class Serving:
     cdef public object on_failure
     cdef public str proxy_protocol
     cdef public str scheme
-    cdef public object tell
     cdef public object tls
     cdef public double write_timeout
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .errors import Failure, Malformed
 from .message import Handler, Request, Response
 from .net.client_address import ClientAddress
 from .observe.access import AccessLog
-from .observe.sparing import Sparing
 from .respond import date_line
-from .runtime import SystemClock
 from .wire.head import Limits
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class Serving:
         "on_failure",
         "proxy_protocol",
         "scheme",
-        "tell",
         "tls",
         "write_timeout",
     )
@@ -55,7 +53,6 @@ class Serving:
         self.handler = handler
         self.log = log  # None: off
         self.event = event
-        self.tell = Sparing(event, SystemClock.monotonic)  # what strangers can cause at will
         # What every answer says, also one to what cannot be read; the others get it from a policy.
         self.always: bytes = b"" if settings.hsts is None else settings.hsts.line
         self.date = date_line  # the Date field of answers that have none
@@ -73,6 +70,19 @@ class Serving:
         self.ended = (
             False  # the listener is gone, or the process drains: connections end after their exchange
         )
+
+
+def tell_handshake(event: Callable[..., None], listener: str, peer: str, failure: Failure) -> None:
+    """That TLS did not come about. Who just leaves may be a balancer that looks whether we are there."""
+    if failure.reason == "client_gone":
+        event("tls_handshake_abandoned", peer=peer, listener=listener)
+    else:
+        event("tls_handshake_failed", peer=peer, listener=listener, error=failure.detail)
+
+
+def tell_proxy_header(event: Callable[..., None], listener: str, peer: str, malformed: Malformed) -> None:
+    """That a connection did not begin with the header of a balancer as it should."""
+    event("proxy_header_refused", peer=peer, listener=listener, rule=malformed.rule)
 
 
 class Current:

@@ -21,7 +21,7 @@ from .net.proxy_header import read_proxy_header
 from .net.tls_info import TlsInfo
 from .respond import failure as failure_response
 from .respond import grpc_end, grpc_failure, grpc_status
-from .serving import Current, Serving
+from .serving import Current, Serving, tell_handshake, tell_proxy_header
 from .upstream.relay import Tunnel
 from .wire.grpc import is_call
 from .wire.head import CHUNKED, CLOSE, LENGTH, NONE, Names, RequestHead, ResponseHead
@@ -95,10 +95,8 @@ class Session:
         except Failure as failure:
             if failure.reason == "plain_http":
                 self._refuse(serving, failure)
-            elif failure.reason != "client_gone":
-                serving.tell(
-                    "tls_handshake_failed", peer=self._client, listener=serving.name, error=failure.detail
-                )
+            else:
+                tell_handshake(serving.event, serving.name, self._client, failure)
             return
         # From here on the connection is this channel's.
         self._channel = channel
@@ -135,8 +133,10 @@ class Session:
         finally:
             # It knows this session, too.
             self._multiplex = None
+            if multiplex.refused:
+                peer, rule = self._client, multiplex.refused
+                serving.event("http2_refused", peer=peer, listener=serving.name, rule=rule)
         if multiplex.refused:
-            serving.tell("http2_refused", peer=self._client, listener=serving.name, rule=multiplex.refused)
             self._channel.linger(_LINGER, _LINGER_BYTES)
 
     def _serve_stream(self, stream: Stream) -> None:
@@ -171,7 +171,7 @@ class Session:
         try:
             found = read_proxy_header(self._channel, is_required, serving.header_timeout, self._now)
         except Malformed as malformed:
-            serving.tell("proxy_header_refused", peer=self._client, rule=malformed.rule)
+            tell_proxy_header(serving.event, serving.name, self._client, malformed)
             return False
         except Broken as broken:
             if broken.what == "ended":

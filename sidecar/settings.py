@@ -51,8 +51,8 @@ class SidecarSettings(Section):
         None,
         _ADMIN,
         "Where the process is asked about itself, in plain HTTP: host:port or unix:/path. /livez says that "
-        "it runs, /readyz whether to send it requests (503 from SIGTERM on). Whoever reaches the address may "
-        "ask, and is not counted in max_connections.",
+        "it runs, /readyz whether to send it requests (503 from SIGTERM on), /metrics is for Prometheus. "
+        "Whoever reaches the address may ask, and is not counted in max_connections.",
     )
     drain_delay: float = option(
         0.0, DURATION, "How long the process goes on as before after SIGTERM, so that others stop sending."

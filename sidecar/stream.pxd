@@ -13,7 +13,6 @@ cdef class StreamServing:
     cdef public str proxy_protocol
     cdef public bint reads_name
     cdef public object router
-    cdef public object tell
     cdef public object tls
 
 cdef class Stream:

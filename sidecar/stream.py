@@ -20,9 +20,8 @@ from .net.endpoints import Endpoints
 from .net.proxy_header import read_proxy_header
 from .net.tls_info import TlsInfo
 from .observe.access import AccessLog
-from .observe.sparing import Sparing
 from .routing.table import Router
-from .runtime import SystemClock
+from .serving import tell_handshake, tell_proxy_header
 from .upstream.connect import Link
 from .wire.client_hello import ClientHello, Verdict
 
@@ -44,7 +43,6 @@ class StreamServing:
         "proxy_protocol",
         "reads_name",
         "router",
-        "tell",
         "tls",
     )
 
@@ -55,7 +53,6 @@ class StreamServing:
         self.router = router
         self.log = log  # None: off
         self.event = event
-        self.tell = Sparing(event, SystemClock.monotonic)  # what strangers can cause at will
         self.tls: Terminator | None = None  # None: what comes is passed on as it is
         self.proxy_protocol: str = settings.proxy_protocol
         self.header_timeout: float = settings.header_timeout
@@ -97,8 +94,7 @@ class Stream:
         try:
             channel = tls.secure(self._channel, serving.header_timeout)
         except Failure as failure:
-            name, peer = serving.name, request.client
-            serving.tell("tls_handshake_failed", peer=peer, listener=name, error=failure.detail)
+            tell_handshake(serving.event, serving.name, request.client, failure)
             return False
         self._channel = request.client_channel = channel
         self._header = 0
@@ -134,7 +130,7 @@ class Stream:
         try:
             found = read_proxy_header(self._channel, is_required, serving.header_timeout, self._now)
         except Malformed as malformed:
-            serving.tell("proxy_header_refused", peer=request.client, rule=malformed.rule)
+            tell_proxy_header(serving.event, serving.name, request.client, malformed)
             return False
         except Broken:
             return False

@@ -29,12 +29,13 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 WELL = Finding("process")
 DEGRADED = Finding("names", "degraded", "names not resolved yet: a.example")
 FAILED = Finding("process", "failed", "draining")
+PAGE = b"sidecar_ready 1\n"
 
 
 def ask(target: str, *findings: Finding, method: str = "GET", fields: str = "") -> Response:
     request = request_of(f"{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
     request.path = target.partition("?")[0]
-    return answers(lambda: findings)(request)
+    return answers(lambda: findings, lambda: PAGE)(request)
 
 
 def told(response: Response) -> tuple[int, Any]:
@@ -108,14 +109,22 @@ def test_head_has_the_length_and_no_body() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "DELETE", "get"])
-def test_other_methods_are_refused(method: str) -> None:
-    response = ask("/readyz", WELL, method=method)
+@pytest.mark.parametrize("path", ["/readyz", "/metrics"])
+def test_other_methods_are_refused(path: str, method: str) -> None:
+    response = ask(path, WELL, method=method)
     assert response.head.status == 405
     assert response.head.get(b"allow") == b"GET, HEAD"
     assert response.head.get(b"content-length") == str(len(response.body)).encode()
 
 
-@pytest.mark.parametrize("path", ["/", "/livez/", "/Livez", "/metrics"])
+def test_prometheus_is_told_which_format_it_gets() -> None:
+    response = ask("/metrics", FAILED)
+    assert told(response) == (200, PAGE)
+    assert response.head.get(b"content-type") == b"text/plain; version=0.0.4; charset=utf-8"
+    assert told(ask("/metrics", WELL, method="HEAD")) == (200, None)
+
+
+@pytest.mark.parametrize("path", ["/", "/livez/", "/Livez", "/metrics/"])
 def test_there_is_nothing_else(path: str) -> None:
     with pytest.raises(Failure) as caught:
         ask(path)
@@ -124,7 +133,7 @@ def test_there_is_nothing_else(path: str) -> None:
 
 def test_probes_have_short_patience_and_no_log() -> None:
     address = Address("127.0.0.1", 9901)
-    made = serving(address, list, lambda *_, **__: None)
+    made = serving(address, list, bytes, lambda *_, **__: None)
     assert (made.name, made.log, made.tls, made.scheme) == ("admin", None, None, "http")
     assert max(made.header_timeout, made.body_timeout, made.write_timeout) <= 5.0
     assert place(address).is_admin

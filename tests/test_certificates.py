@@ -21,9 +21,11 @@ from sidecar.net.certificate_files import look
 from sidecar.net.certificate_settings import CertificateSettings
 from sidecar.net.renewal import GRACE
 from sidecar.net.tls import Tickets
+from sidecar.observe.metrics import Page
 from sidecar.runtime import FakeClock, Random, Tasks, World
 from sidecar.settings import SECTIONS
 from tests.support.certificates import Authority, Files, Issued, Secret, revoking, utc
+from tests.support.metrics import read
 from tests.support.renewal import FakeAgenda, Watches
 
 DAY = 86_400
@@ -225,6 +227,12 @@ def test_the_end_of_a_list_of_revoked_ones_is_told_until_there_is_another(
         "not_after": "2023-11-16T10:13:20.000Z",
     }
     assert told == [("certificate_expires", {**fields, "days": days}) for days in (1, 0)]
+    page = Page()
+    certificate.add_to(page)
+    assert read(page) == {
+        ("sidecar_certificate_expiry_timestamp_seconds", "site", str(files.certificate)): now + 60 * DAY,
+        ("sidecar_certificate_crl_expiry_timestamp_seconds", "site", "CN=Clients"): now + 1.5 * DAY,
+    }
     crl.write_bytes(revoking("Clients", now, now + 9 * DAY))
     certificate.look()
     assert [name for name, _ in bench.take()] == ["certificate_renewed"]

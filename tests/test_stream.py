@@ -577,7 +577,8 @@ def test_a_connection_without_the_header_that_it_needs(edge: Edge):
     client = edge.connect()
     client.send(b"hello")
     client.read_all()
-    assert ("proxy_header_refused", {"peer": "127.0.0.1", "rule": "proxy_missing"}) in edge.events
+    told = {"peer": "127.0.0.1", "listener": "edge", "rule": "proxy_missing"}
+    assert ("proxy_header_refused", told) in edge.events
     assert edge.records == []
 
 
@@ -776,3 +777,14 @@ def test_a_handshake_that_fails_is_told_and_reaches_nobody(edge: Edge, authority
         client.read_all()
     wait_until(lambda: [name for name, _ in edge.events].count("tls_handshake_failed") == 2)
     assert (server.connections, edge.records) == ([], [])
+
+
+def test_a_client_that_leaves_before_it_says_hello_is_no_failure(
+    edge: Edge, authority: Authority, tmp_path: Path
+):
+    """A balancer that looks whether the port is open does so every few seconds."""
+    listener, certificate = secured(tmp_path, authority)
+    edge.serve(edge.server(give_back), listener=listener, more=certificate)
+    edge.connect().close()
+    wait_until(lambda: any(name == "tls_handshake_abandoned" for name, _ in edge.events))
+    assert not any(name == "tls_handshake_failed" for name, _ in edge.events)

@@ -102,7 +102,6 @@ cdef class Multiplex(Bringer):
     cdef int _window_update(self, unsigned int id, unsigned int increment) except -1
     cdef int _reset(self, unsigned int id, unsigned int code) except -1
     cdef int _goaway(self, unsigned int last, unsigned int code) except -1
-    cdef int _note(self, str rule) except -1
     cdef int _refuse(self, str rule) except -1
     cdef int _charge(self, Bucket *bucket, double most, double rate, str rule, double cost=*) except -1
     cdef unsigned char *_room(self, Py_ssize_t size) except NULL

@@ -7,7 +7,6 @@ from ..wire.head import Limits
 from .channel import Channel
 
 PREFACE: Final[bytes]
-REFUSALS: Final[dict[str, int]]  # rule → how often clients broke it since the process began
 
 class Stream(Channel):
     """One request and its response: heads are HTTP/1.1 heads, the body is bytes, its end is the stream's."""

@@ -98,9 +98,6 @@ cdef enum:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 cdef const unsigned char *_preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-#: rule → how often clients broke it since the process began. Reloads keep it: it is about clients, not settings.
-REFUSALS = {}
-
 cdef double _FAREWELLS = 0.0005  # … of their turns, for each stream that is told of the end in one
 cdef double _LAST_CALL = 1.0     # seconds that streams which are on their way have after the first GOAWAY
 cdef bytes _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"     # RFC 6455 section 1.3
@@ -277,17 +274,10 @@ cdef class Multiplex(Bringer):
         cdef bytes payload = last.to_bytes(4, "big") + code.to_bytes(4, "big") + why
         self._put_frame(GOAWAY, 0, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
 
-    cdef int _note(self, str rule) except -1:
-        """Count what a client did."""
-        if not self.is_client:
-            REFUSALS[rule] = REFUSALS.get(rule, 0) + 1
-        return 0
-
     cdef int _refuse(self, str rule) except -1:
         """The connection ends because of this rule."""
         if not self.refused:
             self.refused = rule
-            self._note(rule)
         return 0
 
     def _say_goaway(self, unsigned int code, str rule):
@@ -726,7 +716,6 @@ cdef class Multiplex(Bringer):
             if self.is_last_call:
                 return self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "requests_after_goaway")
             self.last_stream = id
-            self._note("refused_stream")
             return self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "too_many_streams")
         self.last_stream = id
         head = builder.request(ends)

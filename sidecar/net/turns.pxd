@@ -11,7 +11,7 @@ cdef inline double now() noexcept:
 
 cdef double SLICE               # seconds that one takes before all others have their turn
 
-cdef int take_turns() except -1
+cpdef int take_turns() except -1
 
 cdef enum:                      # what `begin_some` tells
     MORE = 1                    # there are others that have not begun

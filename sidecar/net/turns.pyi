@@ -2,3 +2,6 @@
 
 class Bringer:
     """Brings requests, which begin when it is its turn."""
+
+def take_turns() -> int:
+    """Let all others have their turn, also those whose bytes have come meanwhile."""

@@ -12,7 +12,7 @@ import gevent
 SLICE = 0.0002
 
 
-cdef int take_turns() except -1:
+cpdef int take_turns() except -1:
     """Let all others have their turn."""
     gevent.sleep(1e-9)
     return 0

@@ -39,6 +39,7 @@ class Declared(NamedTuple):
 
     level: Level
     meaning: str  # a sentence for the manual
+    is_spared: bool = False  # strangers can cause it at will: of many some are told (`sparing`)
 
 
 #: name → level and meaning. The manual's table of events is made from it.
@@ -66,13 +67,18 @@ EVENTS: Final[dict[str, Declared]] = {
     ),
     "accept_paused": Declared("warning", "Descriptors or connections are used up; new clients wait."),
     "proxy_header_refused": Declared(
-        "warning", "A connection does not begin with the PROXY header it needs."
+        "warning", "A connection does not begin with the PROXY header it needs.", is_spared=True
     ),
     "tls_handshake_failed": Declared(
-        "info", "A client did not come to terms: its TLS handshake failed, took too long or was given up."
+        "info", "A client did not come to terms: its TLS handshake failed or took too long.", is_spared=True
+    ),
+    "tls_handshake_abandoned": Declared(
+        "debug", "A client left before its TLS handshake was over.", is_spared=True
     ),
     "http2_refused": Declared(
-        "warning", "An HTTP/2 connection was ended because its client broke a rule, which is named."
+        "warning",
+        "An HTTP/2 connection was ended because its client broke a rule, which is named.",
+        is_spared=True,
     ),
     "accept_resumed": Declared("info", "New connections are taken again."),
     "descriptors_raised": Declared("info", "The soft limit of open files was raised to the hard one."),
@@ -146,10 +152,6 @@ class Events:
         if not _OWN.isdisjoint(fields):
             raise ValueError(f"fields that every event has: {sorted(_OWN & fields.keys())}")
         self._log.log(_NUMBERS[EVENTS[name].level], name, **fields)
-
-    def task_died(self, task: str, error: BaseException) -> None:
-        """The report of `runtime.Tasks`."""
-        self.event("task_died", task=task, exc_info=error)
 
 
 class _Sending:

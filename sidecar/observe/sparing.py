@@ -1,4 +1,4 @@
-"""Events that a stranger can cause at will, told sparingly: some, then the number of those left out.
+"""Events that strangers can cause at will (`is_spared`), told sparingly: some, then the number left out.
 
 Law: the first of a kind is always told, and none is forgotten in the count.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from .events import EVENTS
+
 #: Events of one kind in one period, and its length in seconds.
 MOST: Final = 10
 PERIOD: Final = 10.0
 
 
 class Sparing:
-    """`event(name, **fields)`, at most MOST times in PERIOD for each name; `now` gives monotonic seconds."""
+    """`event(name, **fields)`; of one that is spared at most MOST in PERIOD. `now`: monotonic seconds."""
 
     __slots__ = ("_event", "_kinds", "_now")
 
@@ -24,7 +26,13 @@ class Sparing:
         self._kinds: dict[str, tuple[float, int, int]] = {}  # since when, told, left out
 
     def __call__(self, name: str, /, **fields: object) -> None:
-        """Tell it, or count it. What was left out before is told with the next as `left_out`."""
+        """Tell it, or count it. What was left out before is told with the next as `left_out`.
+
+        Raises LookupError for a name that is not declared.
+        """
+        if not EVENTS[name].is_spared:
+            self._event(name, **fields)
+            return
         since, told, left_out = self._kinds.get(name, (-PERIOD, 0, 0))
         now = self._now()
         if now - since >= PERIOD:

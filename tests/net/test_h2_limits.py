@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from sidecar.errors import Malformed
-from sidecar.net.h2 import PREFACE, REFUSALS, Stream
+from sidecar.net.h2 import PREFACE, Stream
 from sidecar.wire.head import Limits, RequestHead
 from tests.support import http2
 from tests.support.http2 import (
@@ -186,7 +186,6 @@ ATTACKS: dict[str, tuple[Callable[[Served], bytes], str]] = {
 
 @pytest.mark.parametrize(("attack", "rule"), ATTACKS.values(), ids=ATTACKS.keys())
 def test_it_is_cut_off(attack: Callable[[Served], bytes], rule: str) -> None:
-    counted = REFUSALS.get(rule, 0)
     waiting = Waiting()
     with Served(waiting, max_streams=100 if rule == "too_many_streams" else 10_000) as client:
         data = attack(client)
@@ -195,7 +194,6 @@ def test_it_is_cut_off(attack: Callable[[Served], bytes], rule: str) -> None:
         waiting.go.set()
         assert client.refused == rule
         sender.kill()
-    assert REFUSALS[rule] == counted + 1
 
 
 def _send(client: Served, data: bytes) -> None:
@@ -221,7 +219,6 @@ def test_who_resets_streams_that_still_work_gets_no_more_of_them() -> None:
 
 def test_one_stream_too_many_is_refused_and_may_be_asked_again() -> None:
     waiting = Waiting()
-    counted = REFUSALS.get("refused_stream", 0)
     with Served(waiting, max_streams=2) as client:
         for n in (1, 3, 5):
             client.ask(n)
@@ -231,7 +228,6 @@ def test_one_stream_too_many_is_refused_and_may_be_asked_again() -> None:
         assert client.answer(1).status == client.answer(3).status == 200
         client.ask(7)
         assert client.answer(7).status == 200
-    assert REFUSALS["refused_stream"] == counted + 1
 
 
 def test_who_works_may_reset_and_ping_as_he_goes() -> None:

@@ -107,7 +107,7 @@ def test_the_level_hides_what_is_below() -> None:
 
 def test_a_dead_task_shows_its_traceback() -> None:
     events, lines = log()
-    events.task_died("resolver", caught("boom"))
+    events.event("task_died", task="resolver", exc_info=caught("boom"))
     fields = strict(lines[0])
     assert fields["task"] == "resolver"
     assert fields["exception"].startswith("Traceback")

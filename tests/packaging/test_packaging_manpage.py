@@ -13,6 +13,8 @@ import pytest
 
 from sidecar import __version__
 from sidecar.config.schema import header, options
+from sidecar.observe.events import EVENTS
+from sidecar.observe.metrics import METRICS
 from sidecar.settings import SECTIONS
 from tests.support.live import ROOT
 from tests.support.programs import program
@@ -103,6 +105,15 @@ def test_every_option_is_there_with_what_it_means(page: Path, section: type) -> 
     for option in options(section).values():
         assert re.search(rf"^ +{re.escape(option.written)} +\(", text, re.MULTILINE), option.key
         assert " ".join(option.doc.replace("`", "").replace("…", "...").split()) in " ".join(text.split())
+
+
+def test_events_and_metrics_are_there(page: Path) -> None:
+    text = formatted(page)
+    for name, declared in EVENTS.items():
+        assert re.search(rf"^ +{name} +\({declared.level}\)", text, re.MULTILINE), name
+    for metric, (kind, labels, _) in METRICS.items():
+        told = f"{kind}; labels {', '.join(labels)}" if labels else kind
+        assert re.search(rf"^ +{metric} +\({told}\)", text, re.MULTILINE), metric
 
 
 @pytest.mark.parametrize(
