@@ -34,7 +34,8 @@ class BreakerOptions:
     breaker_failures: int = option(
         0,
         integer(0, 10_000),
-        "Failures in a row, of all servers together, that open the circuit; 0: any number is borne.",
+        "Failures in a row, of all servers together, that open the circuit, counted as by eject_errors. 0: "
+        "any number is borne.",
     )
     breaker_errors: int = option(
         0,

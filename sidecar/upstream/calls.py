@@ -11,7 +11,7 @@ from typing import Final
 
 from ..errors import Failure
 from ..message import Request, Response
-from ..wire.grpc import is_call, status, timeout
+from ..wire.grpc import is_call, timeout
 from .forward import Forward
 from .relay import Relay
 
@@ -45,8 +45,6 @@ class Calls:
             request.body.keep_complete(self._kept)
         response = forward(request)
         body = response.body
-        if body is None:
-            request.grpc_status = status(response.head.get(b"grpc-status"))
-        elif type(body) is Relay:
+        if type(body) is Relay:
             body.call = request
         return response

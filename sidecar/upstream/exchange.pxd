@@ -23,6 +23,7 @@ cdef class Terms:
     cdef public frozenset unwanted
     cdef public bint upgrade
     cdef public bint may_refuse
+    cdef public bint of_calls
     cpdef double deadline(self, double began, double started)
 
 cdef class Exchange:
@@ -40,5 +41,6 @@ cdef class Exchange:
     cpdef Response run(self, Server server)
     cpdef double elapsed(self)
     cpdef bint is_over(self)
+    cdef int _status_of_call(self, ResponseHead head)
     cdef _send(self, Timeouts timeouts)
     cdef ResponseHead _final_head(self, Timeouts timeouts)

@@ -14,6 +14,7 @@ from ..errors import Broken, Failure, Malformed
 from ..message import Attempt, Request, Response
 from ..net.body import RequestBody
 from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel, Flow, pump
+from ..wire import grpc
 from ..wire.head import LENGTH, NONE, Limits, ResponseHead
 from .introduction import Introduce
 from .pool import AnyConnection
@@ -29,6 +30,9 @@ _SLACK: Final = 0.002
 
 #: After a server stopped taking the request, how long its answer, if any, is waited for.
 _LAST_WORDS: Final = 1.0
+
+#: The status of HTTP for what a server fails with.
+_UNAVAILABLE: Final = 503
 
 
 class Timeouts:
@@ -54,7 +58,7 @@ class Terms:
     `unwanted`: statuses that count as failures.
     """
 
-    __slots__ = ("introduce", "limits", "may_refuse", "now", "timeouts", "unwanted", "upgrade")
+    __slots__ = ("introduce", "limits", "may_refuse", "now", "of_calls", "timeouts", "unwanted", "upgrade")
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Terms:
         self.introduce: Introduce | None = None  # what a new connection begins with
         #: Whether servers say what they did not act on, which may then be sent again whatever it is.
         self.may_refuse = False
+        self.of_calls = False  # of gRPC, which end with a status of their own
 
     def for_calls(self, seconds: float) -> Terms:
         """The same for calls of gRPC, which are streams; `seconds`: the bound of one, 0.0: it has none."""
@@ -82,6 +87,7 @@ class Terms:
         made = Terms(timeouts, self.limits, self.now, self.upgrade, self.unwanted)
         made.introduce = self.introduce
         made.may_refuse = self.may_refuse
+        made.of_calls = True
         return made
 
     def patience_to_connect(self, began: float, now: float) -> float:
@@ -159,7 +165,8 @@ class Exchange:
         if head.status in self._terms.unwanted:
             server.failed(self._terms.now(), attempt.first_byte)
         else:
-            server.succeeded(self._started + attempt.first_byte, head.status, attempt.first_byte)
+            status = self._status_of_call(head) if self._terms.of_calls else head.status
+            server.succeeded(self._started + attempt.first_byte, status, attempt.first_byte)
         if head.status == 101:
             tunnel = Tunnel(self._switched(head), server, attempt, timeouts.tunnel, self)
             return Response(head, tunnel)
@@ -183,6 +190,14 @@ class Exchange:
     def elapsed(self) -> float:
         """Seconds since this attempt began."""
         return self._terms.now() - self._started
+
+    def _status_of_call(self, head: ResponseHead) -> int:
+        """The status that says how a call went, of one that ended with its head; that says 200 of each."""
+        value = head.get(b"grpc-status")
+        if value is None:
+            return head.status
+        self._request.grpc_status = grpc.status(value)
+        return _UNAVAILABLE if self._request.grpc_status in grpc.SERVER_ERRORS else head.status
 
     def _send(self, timeouts: Timeouts) -> None:
         request = self._request

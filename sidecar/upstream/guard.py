@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from ..errors import Failure
 from ..message import Handler, Request, Response
+from ..wire.grpc import SERVER_ERRORS
 from .breaker import Breaker
 from .concurrency import Concurrency
 from .retry import COUNTED
@@ -45,7 +46,8 @@ class Guard:
         except BaseException as error:
             self._settle_failed(error, period, began)
             raise
-        self._settle(period, response.head.status >= _SERVER_ERROR, began, True)
+        failed = response.head.status >= _SERVER_ERROR or request.grpc_status in SERVER_ERRORS
+        self._settle(period, failed, began, True)
         return response
 
     def connect(self, request: Request, connect: Callable[[Request], T]) -> T:

@@ -61,7 +61,8 @@ class OutlierOptions:
     eject_errors: int = option(
         0,
         or_off(integer(1, 1000), 0),
-        "After how many failures in a row a server is ejected: no answer, a broken one, or a status of 5xx.",
+        "After how many failures in a row a server is ejected: no answer, a broken one, a status of 5xx, "
+        "or a call of gRPC that it ends at once with the like.",
     )
     eject_error_rate: int = option(
         0,

@@ -14,6 +14,10 @@ _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"
 _MOST_DIGITS: Final = 8
 _MOST_STATUS_DIGITS: Final = 3
 
+#: Statuses by which a server says that it failed, and not that the call or its client did: UNKNOWN (what an
+#: exception becomes that nobody caught), DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+SERVER_ERRORS: Final = frozenset((2, 4, 13, 14, 15))
+
 
 def is_call(content_type: bytes | None) -> bool:
     """Whether a request with this Content-Type is a call of gRPC (not gRPC-Web, whose errors are HTTP's)."""

@@ -256,6 +256,17 @@ def test_every_status_arrives_as_it_is(live: Live) -> None:
                 assert failure(it.client.fail, b"%d why" % code.value[0]) == (code, "why")
 
 
+def test_calls_that_fail_in_the_server_open_the_circuit_and_those_of_clients_do_not(live: Live) -> None:
+    with setting(live, "breaker_failures = 3") as it:
+        for status in (3, 5, 8, 12, 14, 13, 5, 2, 14):  # never three in a row that are the server's fault
+            assert failure(it.client.fail, b"%d why" % status)[0].value[0] == status
+        assert it.client.echo(b"still here") == b"still here"
+        for status in (14, 13, 2):
+            failure(it.client.fail, b"%d why" % status)
+        assert it.sidecar.wait_event("circuit_opened")[0]["failures_in_a_row"] == 3
+        assert failure(it.client.echo, b"hello")[0] is UNAVAILABLE
+
+
 def test_a_method_that_the_server_does_not_know(live: Live) -> None:
     with setting(live) as it:
         assert failure(it.client.method(f"/{SERVICE}/Missing"), b"") == (UNIMPLEMENTED, "Method not found!")

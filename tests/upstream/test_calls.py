@@ -10,8 +10,10 @@ import pytest
 
 from sidecar.errors import Failure, Malformed
 from sidecar.message import Response
+from sidecar.upstream.breaker import Breaker, BreakerOptions
 from sidecar.upstream.calls import Calls
-from tests.support.streams import TIMEOUT, Script, settle
+from sidecar.upstream.guard import Guard
+from tests.support.streams import TIMEOUT, Script, now, settle
 from tests.support.upstreams import GET, OK, SOON, Fleet, request_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -37,6 +39,11 @@ def calls(*scripts: Script, **options: Any) -> Iterator[Fleet]:
         made.close()
 
 
+def ended(status: int) -> bytes:
+    """An answer that is a status alone, as servers end a call that brought nothing."""
+    return OK.replace(b"\r\n\r\n", b"\r\ngrpc-status: %d\r\n\r\n" % status)
+
+
 def status_of(response: Response, it: Fleet) -> int:
     assert it.request is not None
     assert response.body is None
@@ -51,8 +58,52 @@ def test_what_is_no_call_passes_by() -> None:
 
 
 def test_an_answer_without_a_body_has_its_status_in_the_head() -> None:
-    with calls([OK.replace(b"\r\n\r\n", b"\r\ngrpc-status: 5\r\n\r\n")]) as it:
+    with calls([ended(5)]) as it:
         assert status_of(it.ask(call()), it) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [
+        (0, False),
+        (1, False),
+        (2, True),
+        (4, True),
+        (5, False),
+        (8, False),
+        (12, False),
+        (13, True),
+        (14, True),
+    ]
+    + [(15, True), (16, False)],
+)
+def test_a_server_that_says_it_failed_has_failed(status: int, failed: bool) -> None:
+    """For who looks at servers that do worse than others; a method that it has not is no such thing."""
+    heard: list[bool | None] = []
+    answer = ended(status)
+    with calls([answer], observer=lambda _, failed, __: heard.append(failed)) as it:
+        response = it.ask(call())
+        assert response.head.status == 200
+        assert status_of(response, it) == status
+        assert heard == [failed]
+        assert it.fails == [0]  # as with HTTP's 5xx
+
+
+def test_calls_that_a_server_fails_open_the_circuit() -> None:
+    answer = ended(14)
+    guard = Guard(Breaker(BreakerOptions(breaker_failures=2), lambda *_, **__: None), None, now)
+    with calls([answer, answer], guard=guard) as it:
+        for _ in range(2):
+            assert status_of(it.ask(call()), it) == 14
+        assert it.failure(call()).reason == "circuit_open"
+
+
+def test_what_is_no_call_may_say_what_it_likes() -> None:
+    heard: list[bool | None] = []
+    answer = ended(14)
+    with calls([answer], observer=lambda _, failed, __: heard.append(failed)) as it:
+        assert status_of(it.ask(GET), it) == -1
+        assert heard == [False]
 
 
 def test_a_deadline_ends_a_call() -> None:
