@@ -75,7 +75,7 @@ def test_read_gives_at_most_what_is_asked_and_nothing_at_the_end() -> None:
         assert pieces == [b"ab", b"c", b"", b""]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=40_000), st.binary(max_size=40_000), st.integers(0, 50_000))
 def test_what_is_unread_comes_first(first: bytes, second: bytes, skipped: int) -> None:
     with ScriptedPeer() as peer:

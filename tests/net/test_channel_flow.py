@@ -90,7 +90,7 @@ def test_bytes_that_come_one_by_one_leave_one_by_one(framing_in: int) -> None:
         assert pair.sink.read(5) == b"hello"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.binary(max_size=3000),
     chunk=st.integers(1, 400),

@@ -54,7 +54,7 @@ def test_a_head_that_comes_byte_by_byte_is_read_whole() -> None:
         assert peer.channel.received == len(REQUEST)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 40_000), max_size=4), st.integers(1, 5))
 def test_pipelined_heads_are_read_one_by_one_wherever_they_are_cut(cuts: list[int], count: int) -> None:
     heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\nX-Fill: %b\r\n\r\n" % (i, b"f" * 7_000) for i in range(count)]

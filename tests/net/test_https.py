@@ -12,7 +12,7 @@ from sidecar.net.https import ACME_PREFIX, HSTS, HTTPS_REDIRECT, Hsts, https_red
 from sidecar.wire.head import Limits, RequestHead
 from sidecar.wire.target import normal_path
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=500, database=None)
+EXAMPLES = settings(max_examples=500)
 TEXTS = st.text("ab1.:-[]%4@/\\?#\"' \t\r\n\xe9", max_size=12).map(str.encode)
 
 
@@ -64,7 +64,7 @@ def test_who_names_no_host_is_sent_nowhere() -> None:
 
 
 @given(TEXTS, TEXTS)
-@REPEATABLE
+@EXAMPLES
 def test_whatever_is_asked_the_location_is_one_value_for_the_host(host: bytes, target: bytes) -> None:
     head = RequestHead(Limits())
     try:

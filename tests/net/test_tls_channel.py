@@ -227,7 +227,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_handshake_is_a_failure(version:
         assert caught.value.detail == "the connection ended in the handshake"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=300), st.booleans())
 def test_whatever_comes_first_ends_in_a_failure(data: bytes, is_record: bool) -> None:
     with ScriptedPeer(tcp=True, readable=True) as peer:
@@ -253,7 +253,7 @@ def test_a_record_that_was_tampered_with_breaks_the_connection(version: ssl.TLSV
 # -- records
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 40_000), min_size=1, max_size=6),
     st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
@@ -281,7 +281,7 @@ def _read_by(channel: Channel, size: int, room: int) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.binary(min_size=1, max_size=50_000), min_size=1, max_size=5))
 def test_what_is_sent_comes_out_at_the_other_end(messages: list[bytes]) -> None:
     with scripted() as (client, channel):
@@ -327,7 +327,7 @@ def test_ten_mebibytes_pass_both_ways_at_once_through_full_sockets() -> None:
         assert (client.sent, client.received) == (len(one), len(two))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 150_000), min_size=1, max_size=5), st.sampled_from([0, 4096]))
 def test_chunks_are_sent_once_however_often_the_socket_is_full(sizes: list[int], buffer: int) -> None:
     data = [os.urandom(size) for size in sizes]

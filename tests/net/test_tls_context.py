@@ -131,7 +131,7 @@ def test_a_weak_key_is_refused() -> None:
     assert (str(error), error.option) == (f"OpenSSL refuses the certificate: {text}", "certificate")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_whatever_a_file_holds_is_taken_or_refused(data: st.DataObject) -> None:
     one = pair("localhost")

@@ -21,7 +21,7 @@ from sidecar.wire.certificate import parse
 from sidecar.wire.head import Limits, RequestHead
 from tests.support.signed import named, signed
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+EXAMPLES = settings(max_examples=150)
 PLAIN = Parameters("TLSv1.3", "TLS_AES_128_GCM_SHA256", "App.Example", b"h2")
 SPIFFE = "spiffe://example.org/ns/shop/sa/cart"
 CART = signed(
@@ -194,7 +194,7 @@ def test_the_fields_of_rfc_9440_hold_the_bytes() -> None:
 
 
 @given(st.text(min_size=1, max_size=16))
-@REPEATABLE
+@EXAMPLES
 def test_no_subject_breaks_a_line(text: str) -> None:
     tls = info(signed(named(text)))
     lines = tls.client_lines("x-forwarded-client-cert") + tls.client_lines("client-cert")

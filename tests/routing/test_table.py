@@ -244,7 +244,7 @@ def naive(case: Case) -> str | None:
     return min(matching)[-1] if matching else None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cases())
 def test_the_router_chooses_what_a_naive_search_would(case: Case) -> None:
     assert chosen(case.routes, case.asked) == naive(case)

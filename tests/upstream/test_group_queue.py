@@ -356,7 +356,7 @@ def test_a_request_waits_no_longer_than_it_may_itself() -> None:
     assert (len(queue), one.state.active) == (0, 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(["ask", "end", "kill"]), max_size=40), st.integers(1, 3))
 def test_whatever_happens_no_room_is_lost_and_none_is_given_twice(steps: list[str], limit: int) -> None:
     queue = Queue()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sidecar.errors import Malformed
 from sidecar.wire.body import ChunkedDecoder
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+EXAMPLES = settings(max_examples=150)
 TAIL = b"GET /smuggled HTTP/1.1\r\nHost: evil.example\r\n\r\n"
 EMPTY = b"0\r\n\r\n"
 
@@ -258,7 +258,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
 
 
-@REPEATABLE
+@EXAMPLES
 @given(bodies(), CUTS)
 def test_any_split_of_an_encoding_decodes_to_the_same(
     case: tuple[bytes, bytes, list[tuple[bytes, bytes]]], cuts: list[int]
@@ -276,7 +276,7 @@ def verdict(pieces: list[bytes]) -> object:
     return data, decoder.done and taken, decoder.trailers
 
 
-@REPEATABLE
+@EXAMPLES
 @given(
     bodies(), st.integers(0, 200), st.binary(max_size=3) | st.sampled_from([b"\r\n", b";", b"0", b"f"]), CUTS
 )
@@ -303,7 +303,7 @@ class Listener:
         self.done = True
 
 
-@REPEATABLE
+@EXAMPLES
 @given(
     bodies(), st.integers(0, 200), st.sampled_from([b"", b"\r", b"\n", b"\r\n", b" ", b"0", b"f", b"x", b":"])
 )

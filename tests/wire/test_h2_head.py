@@ -19,7 +19,7 @@ from tests.support.streams import TIMEOUT
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=250, database=None)
+EXAMPLES = settings(max_examples=250)
 Fields = list[tuple[str, str]]
 
 
@@ -282,7 +282,7 @@ def once(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for key, value in fields if key == name]
 
 
-@REPEATABLE
+@EXAMPLES
 @given(requests(), st.booleans())
 def test_one_request_leaves_as_one_request(fields: list[tuple[bytes, bytes]], ends: bool) -> None:
     got = read(fields, ends)
@@ -325,7 +325,7 @@ def test_one_request_leaves_as_one_request(fields: list[tuple[bytes, bytes]], en
     assert not re.search(rb"[^\r]\n|\r[^\n]|\0", rendered)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=4))
 def test_trailers_are_field_lines_or_refused(fields: list[tuple[bytes, bytes]]) -> None:
     """What comes behind the body is one line for each field, and no field that frames."""

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sidecar.errors import Malformed
 from sidecar.wire.head import Limits, RequestHead, ResponseHead
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+EXAMPLES = settings(max_examples=150)
 
 
 class Reading(NamedTuple):
@@ -202,7 +202,7 @@ def damaged(draw: st.DrawFn, sections: st.SearchStrategy[bytes]) -> bytes:
     return bytes(section[: end + 4] if end > 0 else section)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(REQUESTS)
 def test_a_valid_request_is_read_as_llhttp_reads_it(section: bytes):
     mine, oracle = ours(RequestHead(Limits()), section), theirs(httptools.HttpRequestParser, section)
@@ -211,7 +211,7 @@ def test_a_valid_request_is_read_as_llhttp_reads_it(section: bytes):
     assert_alike(mine, oracle)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(RESPONSES)
 def test_a_valid_response_is_read_as_llhttp_reads_it(section: bytes):
     mine, oracle = ours(ResponseHead(Limits()), section), theirs(httptools.HttpResponseParser, section)
@@ -220,7 +220,7 @@ def test_a_valid_response_is_read_as_llhttp_reads_it(section: bytes):
     assert_alike(mine, oracle)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(damaged(REQUESTS))
 def test_a_request_that_llhttp_refuses_is_refused(section: bytes):
     """And one that we take in spite of the damage is read alike."""
@@ -232,7 +232,7 @@ def test_a_request_that_llhttp_refuses_is_refused(section: bytes):
     assert_alike(mine, oracle)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(damaged(RESPONSES))
 def test_a_response_that_llhttp_refuses_is_refused(section: bytes):
     mine = ours(ResponseHead(Limits()), section)

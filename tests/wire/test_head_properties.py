@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sidecar.errors import Malformed
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH, NONE, Head, Limits, RequestHead, ResponseHead
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+EXAMPLES = settings(max_examples=150)
 HOP_BY_HOP = {
     b"connection": b"close",
     b"keep-alive": b"timeout=5",
@@ -89,7 +89,7 @@ def end_to_end(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-@REPEATABLE
+@EXAMPLES
 @given(requests(), st.booleans())
 def test_a_request_survives_the_proxy(
     case: tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]]], upgrade: bool
@@ -109,7 +109,7 @@ def test_a_request_survives_the_proxy(
         assert second.render() == rendered
 
 
-@REPEATABLE
+@EXAMPLES
 @given(FIELDS, st.integers(200, 599), VALUES, st.sampled_from([LENGTH, CHUNKED, CLOSE, NONE]), st.booleans())
 def test_a_response_survives_the_proxy(
     fields: list[tuple[bytes, bytes]], status: int, reason: bytes, framing: int, keep_alive: bool
@@ -130,14 +130,14 @@ def test_a_response_survives_the_proxy(
     assert (again.status, again.reason) == (status, reason)
 
 
-@REPEATABLE
+@EXAMPLES
 @given(FIELDS)
 def test_make_takes_exactly_the_fields_it_is_given(fields: list[tuple[bytes, bytes]]):
     fields = [field for field in fields if field[0].lower() not in MEANING]
     assert ResponseHead.make(200, fields).fields() == fields
 
 
-@REPEATABLE
+@EXAMPLES
 @given(TOKENS | st.binary(max_size=6), st.binary(max_size=12) | st.just(b"a\r\nb: c"))
 def test_make_never_writes_more_than_one_field(name: bytes, value: bytes):
     try:
@@ -163,7 +163,7 @@ def broken(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("make", [RequestHead, ResponseHead])
-@REPEATABLE
+@EXAMPLES
 @given(data=st.binary(max_size=80) | broken(), cuts=st.lists(st.integers(0, 120), max_size=4))
 def test_any_bytes_are_judged_alike_in_any_pieces(make: type[Head], data: bytes, cuts: list[int]):
     """Nothing crashes, and the verdict does not depend on how the bytes arrive."""
@@ -174,7 +174,7 @@ def test_any_bytes_are_judged_alike_in_any_pieces(make: type[Head], data: bytes,
 
 
 @pytest.mark.parametrize("make", [RequestHead, ResponseHead])
-@REPEATABLE
+@EXAMPLES
 @given(
     data=broken(),
     size=st.integers(0, 120),

@@ -21,7 +21,7 @@ from sidecar.wire.hpack import HOW, Decoder, Encoder
 
 Pairs = list[tuple[bytes, bytes]]
 
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+EXAMPLES = settings(max_examples=200)
 RULES = {
     "hpack_truncated",
     "hpack_integer_too_large",
@@ -421,7 +421,7 @@ blocks = st.lists(
 
 
 @given(blocks)
-@REPEATABLE
+@EXAMPLES
 def test_what_we_write_the_oracle_reads(
     messages: list[tuple[int | None, list[tuple[tuple[bytes, bytes], str]]]],
 ):
@@ -438,7 +438,7 @@ def test_what_we_write_the_oracle_reads(
 
 
 @given(blocks, st.booleans())
-@REPEATABLE
+@EXAMPLES
 def test_what_the_oracle_writes_we_read(
     messages: list[tuple[int | None, list[tuple[tuple[bytes, bytes], str]]]], huffman: bool
 ):

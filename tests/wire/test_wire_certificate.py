@@ -25,7 +25,7 @@ from tests.support.signed import BEGIN, named, signed
 PRINTABLE = re.compile("[ -~]*")
 #: Types with a short name of their own in both libraries; of the others ours and OpenSSL's agree.
 TYPES = [NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.LOCALITY_NAME, NameOID.USER_ID]
-REPEATABLE = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(max_examples=300)
 TEXTS = st.text(st.characters(max_codepoint=127), min_size=1, max_size=20)
 
 
@@ -105,7 +105,7 @@ def test_a_subject_reads_as_openssl_writes_it(name: x509.Name) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(TYPES), TEXTS), max_size=4))
-@REPEATABLE
+@EXAMPLES
 def test_a_subject_can_be_read_back_by_cryptography(parts: list[tuple[x509.ObjectIdentifier, str]]) -> None:
     name = x509.Name([x509.NameAttribute(kind, text) for kind, text in parts])
     found = parse(signed(name)).subject
@@ -254,7 +254,7 @@ def _is_safe(found: Certificate) -> bool:
 
 
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=4))
-@REPEATABLE
+@EXAMPLES
 def test_a_changed_certificate_is_read_or_refused(at: int, bytes_: bytes) -> None:
     try:
         found = parse(GOOD[:at] + bytes_ + GOOD[at + len(bytes_) :])
@@ -264,7 +264,7 @@ def test_a_changed_certificate_is_read_or_refused(at: int, bytes_: bytes) -> Non
 
 
 @given(st.binary(max_size=200))
-@REPEATABLE
+@EXAMPLES
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for read in (pem_blocks, parse):
         with contextlib.suppress(Unreadable):

@@ -46,7 +46,7 @@ REQUESTS = st.builds(
 
 @every
 @given(kinds=FLEETS, asked=REQUESTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_who_can_be_asked_is_found_and_nobody_else(
     make: Make, kinds: list[tuple[int, Callable[[Server], None] | None, bool]], asked: Request
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_choice_takes_nothing(make: Make) -> None:
 
 @every
 @given(st.lists(st.sampled_from("tgf"), max_size=60), st.lists(st.integers(1, 9), min_size=1, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_count_is_ever_negative(make: Make, steps: list[str], weights: list[int]) -> None:
     """Attempts begin (t), end (g) and fail (f) in any order."""
     servers = fleet(*weights)

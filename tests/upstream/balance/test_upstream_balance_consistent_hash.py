@@ -69,7 +69,7 @@ ADDRESSES = st.lists(
 
 
 @given(ADDRESSES, st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_server_that_leaves_takes_only_its_own_keys_along(
     addresses: list[str], data: st.DataObject
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_server_that_leaves_takes_only_its_own_keys_along(
 
 
 @given(ADDRESSES, st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_server_that_is_down_is_as_one_that_left(addresses: list[str], data: st.DataObject) -> None:
     gone = data.draw(st.integers(0, len(addresses) - 1))
     servers = placed(*addresses)

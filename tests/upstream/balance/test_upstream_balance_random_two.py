@@ -26,7 +26,7 @@ def test_idle_servers_are_chosen_by_weight() -> None:
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_busiest_is_never_chosen_while_there_is_another(weights: list[int], data: st.DataObject) -> None:
     servers = fleet(*weights)
     busiest = data.draw(st.sampled_from(servers))
