@@ -483,10 +483,11 @@ cdef class Multiplex(Bringer):
                 continue
             if have < 9:
                 return True
-            if self.heard > slice_end:
-                return False
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             kind = at[3]
+            # A request whose body is here, too, begins with it: a whole one can be sent again.
+            if self.heard > slice_end and kind != DATA:
+                return False
             if size > FRAME:
                 self._fail(FRAME_SIZE_ERROR, "frame_too_large")
             if not self.has_settings and kind != SETTINGS:

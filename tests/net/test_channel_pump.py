@@ -11,7 +11,7 @@ import pytest
 from sidecar.errors import Broken
 from sidecar.net.channel import FINISHED, STOPPED, Flow, pump
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH
-from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, outcome, settle, start, wait_until
+from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -171,9 +171,10 @@ def test_a_tunnel_that_is_silent_both_ways_ends_and_a_word_in_one_keeps_it() -> 
             Flow(a.channel, b.channel, CLOSE, 0, CLOSE, 0, 0)
             for a, b in ((pair.source, pair.sink), (pair.sink, pair.source))
         )
-        pumping = start(pump, up, down, None, None, False, SOON * 20)
-        for _ in range(6):
+        pumping = start(pump, up, down, None, None, False, SOON * 80)
+        until = now() + SOON * 120
+        while now() < until:
             pair.sink.send(b"x")
-            gevent.sleep(SOON * 4)
+            gevent.sleep(SOON * 2)
         assert not pumping.dead
         assert broken(outcome, pumping) == ("source", "timeout")

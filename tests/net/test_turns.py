@@ -28,6 +28,7 @@ from tests.support.streams import TIMEOUT, outcome, settle, wait_until
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 MANY = 100
+_IDS = range(1, 2 * MANY, 2)
 
 
 def _use(seconds: float) -> None:
@@ -53,7 +54,7 @@ def _streams() -> int:
 
 
 def _many(client: Served) -> bytes:
-    return b"".join(client.headers(stream) for stream in range(1, 2 * MANY, 2))
+    return b"".join(client.headers(stream) for stream in _IDS)
 
 
 def test_one_request_does_not_wait_for_the_many_that_another_connection_brought_before() -> None:
@@ -159,6 +160,23 @@ def test_a_connection_that_brings_frame_after_frame_lets_others_have_their_turn(
         turns = [after - before for before, after in pairwise(received)]
         assert sum(turns) > len(small)
         assert max(turns) < len(small) / 2
+
+
+def test_a_request_begins_with_the_body_that_came_with_it() -> None:
+    """Or it could not be sent again, nor copied; however short a slice is, and busy the machine."""
+    complete: list[bool] = []
+
+    def serve(stream: Stream) -> None:
+        complete.append(stream.is_complete)
+        greet(stream)
+
+    for _ in range(10):
+        with Served(serve) as client:
+            asked = (client.headers(n, POST, False) + frame(DATA, END_STREAM, n, b"body") for n in _IDS)
+            client.send(b"".join(asked))
+            for n in _IDS:
+                assert client.answer(n).status == 200
+    assert complete == [True] * 10 * MANY
 
 
 def test_what_a_client_asked_for_before_it_left_does_not_begin() -> None:

@@ -6,7 +6,7 @@ Header compression is that of the package `hpack`, so nothing here shares code w
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import gevent
@@ -101,6 +101,7 @@ class Client:
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
         self.seen: list[Frame] = []  # all that came
+        self._aside: dict[int, list[tuple[Frame, list[tuple[str, str]]]]] = {}  # what `answer` met meanwhile
 
     def greet(self, *pairs: tuple[int, int]) -> None:
         """The preface, and SETTINGS."""
@@ -172,11 +173,7 @@ class Client:
         heads: list[list[tuple[str, str]]] = []
         trailers: list[tuple[str, str]] = []
         body = b""
-        while one := self.next():
-            if one.kind == HEADERS:
-                fields = self._fields(one)
-            if one.stream != stream:
-                continue
+        for one, fields in self._of(stream):
             if one.kind == RST_STREAM:
                 return Answer(heads, body, trailers, one.number)
             if one.kind == DATA:
@@ -192,6 +189,16 @@ class Client:
             if one.kind in (DATA, HEADERS) and one.flags & END_STREAM:
                 return Answer(heads, body, trailers, -1)
         raise AssertionError(f"the connection ended before stream {stream}: {self.seen[-5:]}")
+
+    def _of(self, stream: int) -> Iterator[tuple[Frame, list[tuple[str, str]]]]:
+        """The frames of a stream with their fields. Those of others, which come in any order, wait aside."""
+        yield from self._aside.pop(stream, ())
+        while one := self.next():
+            fields = self._fields(one) if one.kind == HEADERS else []
+            if one.stream == stream:
+                yield one, fields
+            elif one.stream:
+                self._aside.setdefault(one.stream, []).append((one, fields))
 
     def _fields(self, first: Frame) -> list[tuple[str, str]]:
         block, one = first.payload, first
