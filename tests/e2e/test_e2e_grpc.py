@@ -471,7 +471,7 @@ def test_one_server_that_takes_few_calls_at_one_time(live: Live) -> None:
 
 def test_health_of_the_service_decides(live: Live) -> None:
     checks = "health_check = grpc my.Service\nhealth_rise = 1\nhealth_fall = 1\n"
-    checks += "health_interval = 100ms\nhealth_timeout = 10s"
+    checks += "health_interval = 1s\nhealth_timeout = 1s"
     with servers(live.folder, "a", "b") as (one, two), contextlib.ExitStack() as stack:
         direct = [stack.enter_context(client(server.port)) for server in (one, two)]
         for each in direct:
