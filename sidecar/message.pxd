@@ -3,6 +3,8 @@
 
 cimport cython
 
+from .wire.head cimport RequestHead, ResponseHead
+
 @cython.no_gc
 @cython.freelist(32)
 cdef class Attempt:
@@ -24,13 +26,13 @@ cdef class Request:
     cdef public object endpoints
     cdef public bytes extra
     cdef public int grpc_status
-    cdef public object head
-    cdef public object host
+    cdef public RequestHead head
+    cdef public str host
     cdef public bytes host_header
     cdef public object interim
     cdef public str listener
     cdef public object match
-    cdef public object path
+    cdef public str path
     cdef public int port
     cdef public object route
     cdef public str scheme
@@ -39,7 +41,7 @@ cdef class Request:
 
 @cython.freelist(32)
 cdef class Response:
-    cdef public object head
+    cdef public ResponseHead head
     cdef public object body
     cdef public str reason
     cdef public bytes extra

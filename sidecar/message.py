@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-from .wire.head import Names, RequestHead, ResponseHead
+from .wire.head import Limits, Names, RequestHead, ResponseHead
 
 
 class Attempt:
@@ -99,14 +99,8 @@ class Response:
 Handler = Callable[[Request], Response]
 
 
-class NoHead:
-    """In place of a head where there is no request, only a connection: it has no host and no fields."""
-
-    __slots__ = ()
-    host: Final = ""
-
-
-_NO_HEAD: Final = NoHead()
+#: In place of a head where there is no request, only a connection: one that was never fed.
+_NO_HEAD: Final = RequestHead(Limits())
 
 
 def connection(client: str, listener: str) -> Request:
@@ -114,4 +108,4 @@ def connection(client: str, listener: str) -> Request:
 
     Who asks for the head of a request asks in vain: the configuration is checked so that nobody does.
     """
-    return Request(cast(RequestHead, _NO_HEAD), "", client, "tcp", listener)
+    return Request(_NO_HEAD, "", client, "tcp", listener)

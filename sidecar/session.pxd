@@ -6,7 +6,7 @@ cimport cython
 from .message cimport Request, Response
 from .net.channel cimport Channel
 from .serving cimport Current, Serving
-from .wire.head cimport RequestHead
+from .wire.head cimport RequestHead, ResponseHead
 
 cdef class Session:
     cdef Current _current
@@ -26,7 +26,9 @@ cdef class Session:
     cpdef _serve_stream(self, Channel stream)
     cdef bint _exchange(self, Serving serving) except -1
     cdef bint _deliver(self, Request request, Response response, Serving serving, long long sent, double started) except -1
+    @cython.locals(head=RequestHead)
     cdef Response _answer(self, Request request, Serving serving)
     cdef Request _request(self, RequestHead head, Serving serving)
+    @cython.locals(head=ResponseHead)
     cdef bint _send(self, Request request, Response response, Serving serving) except -1
     cdef _log(self, Serving serving, Request request, int status, str reason, long long sent, double started)

@@ -266,7 +266,7 @@ class Session:
         """The handler's response, or the one that its failure becomes; None when nobody is there."""
         head = request.head
         try:
-            request.path = normal_path(head.path)
+            request.path = head.normal() or normal_path(head.path)
             return serving.handler(request)
         except (Failure, Malformed) as error:
             if isinstance(error, Failure) and error.reason == "client_gone":

@@ -248,7 +248,7 @@ def test_a_server_that_is_gone_is_closed_and_one_that_stays_is_not(tmp_path: Pat
             ask(handler(before))
         stays, goes = servers(before)
         it.serve(ONE)
-        assert (stays.pool.closed, goes.pool.closed) == (False, True)
+        assert (stays.pool.pool.is_closed, goes.pool.pool.is_closed) == (False, True)
         wait_until(lambda: not it.fakes[1].open_connections)
         assert it.fakes[0].open_connections == 1
 

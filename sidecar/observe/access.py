@@ -30,20 +30,25 @@ class Output(Protocol):
         """Take one complete line."""
 
 
-class _Texts(dict[str | bytes, str]):
+class _Texts:
     """text → its JSON behind a prefix, made when first asked for. With a prefix, no text gives nothing."""
 
-    __slots__ = ("_prefix",)
+    __slots__ = ("_prefix", "known")
 
     def __init__(self, prefix: str = "") -> None:
-        super().__init__()
         self._prefix = prefix
+        self.known: dict[str | bytes, str] = {}
 
-    def __missing__(self, text: str | bytes) -> str:
-        if len(self) >= _MAX_KEPT:  # clients choose some of the texts
-            self.clear()
+    def of(self, text: str | bytes) -> str:
+        """That of this text."""
+        json = self.known.get(text)
+        return json if json is not None else self._made(text)
+
+    def _made(self, text: str | bytes) -> str:
+        if len(self.known) >= _MAX_KEPT:  # clients choose some of the texts
+            self.known.clear()
         json = self._prefix + quoted(fit(text, MAX_TEXT)) if text or not self._prefix else ""
-        self[text] = json
+        self.known[text] = json
         return json
 
 
@@ -94,7 +99,7 @@ class AccessLog:
         if request.grpc_status >= 0:
             line.text(',"grpc_status":')
             line.number(request.grpc_status)
-        line.text(self._reasons[reason])
+        line.text(self._reasons.of(reason))
         line.text(',"received":')
         line.number(received)
         line.text(',"sent":')
@@ -116,19 +121,19 @@ class AccessLog:
         line.text('{"time":"')
         line.text(self._stamp)
         line.text('","client":')
-        line.text(texts[request.client])
+        line.text(texts.of(request.client))
         line.text(',"method":')
-        line.text(texts[head.method])
+        line.text(texts.of(head.method))
         line.text(',"host":')
-        line.text(texts[request.host])
+        line.text(texts.of(request.host))
         line.text(',"path":')
         origin = head.origin
         if not line.plain(origin, MAX_PATH):
             line.text(quoted(fit(origin, MAX_PATH)))
         if request.route is not None:
-            line.text(self._routes[request.route.name])
+            line.text(self._routes.of(request.route.name))
         line.text(',"listener":')
-        line.text(texts[request.listener])
+        line.text(texts.of(request.listener))
         channel = request.client_channel
         if channel is not None and channel.framed:
             line.text(',"protocol":"h2"')
@@ -136,22 +141,23 @@ class AccessLog:
             self._secured(line, request.tls)
         attempts = request.attempts
         if attempts:
+            last = attempts[-1]
             line.text(',"upstream":')
-            line.text(texts[attempts[-1].server])
+            line.text(texts.of(last.server))
 
     def _secured(self, line: Line, tls: Any) -> None:
         """The version of TLS; and who the client says it is, with why that is not believed."""
-        line.text(self._versions[tls.version])
+        line.text(self._versions.of(tls.version))
         if tls.has_certificate:
             line.text(',"client_cert":')
-            line.text(self._texts[tls.subject_seen])
+            line.text(self._texts.of(tls.subject_seen))
             if tls.verified != _VERIFIED:
                 line.text(',"client_verify":')
-                line.text(self._texts[tls.verified])
+                line.text(self._texts.of(tls.verified))
 
     def _attempt(self, line: Line, attempt: Attempt) -> None:
         line.text('{"server":')
-        line.text(self._texts[attempt.server])
+        line.text(self._texts.of(attempt.server))
         line.text(',"status":')
         line.number(attempt.status)
         line.text(',"reused":true' if attempt.reused else ',"reused":false')
@@ -164,7 +170,7 @@ class AccessLog:
         if attempt.total >= 0.0:
             line.text(',"total_ms":')
             line.millis(attempt.total)
-        line.text(self._reasons[attempt.reason])
+        line.text(self._reasons.of(attempt.reason))
         line.text("}")
 
     def connection(self, request: Request, reason: str, received: int, sent: int, duration: float) -> None:
@@ -177,30 +183,30 @@ class AccessLog:
             self._write(_console_connection(self._stamp, request, reason, (received, sent, duration)))
             return
         texts, attempts = self._texts, request.attempts
-        words = [f'{{"time":"{self._stamp}","client":{texts[request.client]},"protocol":"tcp"']
+        words = [f'{{"time":"{self._stamp}","client":{texts.of(request.client)},"protocol":"tcp"']
         if request.host:
-            words.append(f',"sni":{texts[request.host]}')
+            words.append(f',"sni":{texts.of(request.host)}')
         if request.route is not None:
-            words.append(self._routes[request.route.name])
-        words.append(f',"listener":{texts[request.listener]}')
+            words.append(self._routes.of(request.route.name))
+        words.append(f',"listener":{texts.of(request.listener)}')
         if request.tls is not None:
             self._secured(self._line, request.tls)
             words.append(self._line.take().decode())
         if attempts:
-            words.append(f',"upstream":{texts[attempts[-1].server]}')
-        words.append(f'{self._reasons[reason]},"received":{received},"sent":{sent}')
+            words.append(f',"upstream":{texts.of(attempts[-1].server)}')
+        words.append(f'{self._reasons.of(reason)},"received":{received},"sent":{sent}')
         words.append(f',"duration_ms":{_millis(duration)},"attempts":[')
         words.append(",".join(map(self._dialed, attempts)))
         self._write(("".join(words) + "]}\n").encode())
 
     def _dialed(self, attempt: Attempt) -> str:
         """An attempt that ends with a connection: it has no status and no first byte."""
-        text = f'{{"server":{self._texts[attempt.server]}'
+        text = f'{{"server":{self._texts.of(attempt.server)}'
         if attempt.connect >= 0.0:
             text += f',"connect_ms":{_millis(attempt.connect)}'
         if attempt.total >= 0.0:
             text += f',"total_ms":{_millis(attempt.total)}'
-        return f"{text}{self._reasons[attempt.reason]}}}"
+        return f"{text}{self._reasons.of(attempt.reason)}}}"
 
     def refused(self, client: str, listener: str, status: int, reason: str, sent: int) -> None:
         """Log what could not be read as a request: no method, no host, no path."""
@@ -213,8 +219,8 @@ class AccessLog:
             return
         texts = self._texts
         self._write(
-            f'{{"time":"{self._stamp}","client":{texts[client]},"listener":{texts[listener]},"status":{status}'
-            f'{self._reasons[reason]},"received":0,"sent":{sent},"attempts":[]}}\n'.encode()
+            f'{{"time":"{self._stamp}","client":{texts.of(client)},"listener":{texts.of(listener)},"status":{status}'
+            f'{self._reasons.of(reason)},"received":0,"sent":{sent},"attempts":[]}}\n'.encode()
         )
 
     def _renew(self, millis: int) -> None:

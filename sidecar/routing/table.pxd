@@ -1,6 +1,10 @@
 # cython: language_level=3
 """C side of table.py: what a lookup touches."""
 
+cimport cython
+
+from ..message cimport Request
+
 cdef class Route:
     cdef public tuple conditions
     cdef public object handler
@@ -32,9 +36,12 @@ cdef class _Paths:
     cdef dict _prefixes
     cdef tuple _regexes
     cdef readonly Py_ssize_t first
-    cpdef Entry find(self, object request, Entry best)
-    cdef Entry _search(self, object request, object path, Entry best)
-    cdef Entry _walk(self, object request, object path, Entry best)
+    @cython.locals(group=tuple, path=str)
+    cpdef Entry find(self, Request request, Entry best)
+    @cython.locals(entry=Entry)
+    cdef Entry _search(self, Request request, str path, Entry best)
+    @cython.locals(entry=Entry, node=_Prefix)
+    cdef Entry _walk(self, Request request, str path, Entry best)
 
 cdef class _Suffix:
     cdef readonly Py_ssize_t after
@@ -50,9 +57,13 @@ cdef class Router:
     cdef dict _wild
     cdef readonly tuple entries
     cdef readonly tuple routes
-    cpdef Route choose(self, object request)
-    cdef Entry _rest(self, object request, Entry best)
-    cdef Entry _below(self, object request, Entry best)
+    @cython.locals(best=Entry, paths=_Paths)
+    cpdef Route choose(self, Request request)
+    @cython.locals(everywhere=_Paths, paths=_Paths)
+    cdef Entry _rest(self, Request request, Entry best)
+    @cython.locals(host=str, node=_Suffix)
+    cdef Entry _below(self, Request request, Entry best)
 
-cdef bint _holds(Entry entry, object request) except -1
-cdef Entry _earliest(tuple group, object request, Entry best)
+cdef bint _holds(Entry entry, Request request) except -1
+@cython.locals(entry=Entry)
+cdef Entry _earliest(tuple group, Request request, Entry best)

@@ -1,9 +1,11 @@
 # cython: language_level=3
 """C side of exchange.py."""
 
+cimport cython
+
 from ..message cimport Attempt, Request, Response
 from ..net.channel cimport Channel, Flow
-from ..wire.head cimport Limits, ResponseHead
+from ..wire.head cimport Limits, RequestHead, ResponseHead
 from .server cimport Server
 
 cdef class Timeouts:
@@ -42,5 +44,9 @@ cdef class Exchange:
     cpdef double elapsed(self)
     cpdef bint is_over(self)
     cdef int _status_of_call(self, ResponseHead head)
+    @cython.locals(head=RequestHead)
     cdef _send(self, Timeouts timeouts)
+    cdef double _patience(self, Timeouts timeouts, double own) except -1
+    @cython.locals(upload=Flow, until=double)
+    cdef double _upload_until_answer(self, Timeouts timeouts) except -1
     cdef ResponseHead _final_head(self, Timeouts timeouts)

@@ -29,7 +29,10 @@ class AnyConnection(Protocol):
     """What an exchange has of a server: a connection, or a stream of one that is shared."""
 
     channel: Channel
-    waited: float  # seconds that it had rested when it was taken
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it had rested when it was taken."""
 
     @property
     def is_shared(self) -> bool:
@@ -85,16 +88,26 @@ class AnyPool(Protocol):
         """Close what rests; attempts in progress go on."""
 
 
+class Link:
+    """What counts of a connection between two exchanges. Moments are of the monotonic clock."""
+
+    __slots__ = ("channel", "era", "expire", "rested", "waited")
+
+    def __init__(self, channel: Channel, era: int, expire: Callable[[Channel], None]) -> None:
+        self.channel = channel
+        self.era = era  # that of the pool when it was opened
+        self.expire = expire
+        self.rested = 0.0  # the moment it came back
+        self.waited = 0.0  # seconds that it had rested when it was taken last
+
+
 class Connection(HTTPConnection):
     """A connection of urllib3 whose socket is a channel."""
 
     channel: Channel
+    link: Link
     open_with: Callable[[float, bytes], Channel]
     first: bytes  # what the server hears before all else
-    expire: Callable[[Channel], None]
-    era: int  # that of the pool when it was opened
-    rested: float  # the moment it came back, of the monotonic clock
-    waited: float  # seconds that it had rested when it was taken last
     is_refused = False
     is_shared = False
 
@@ -102,6 +115,11 @@ class Connection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self.open_with = open_with
         self.first = b""
+
+    @property
+    def waited(self) -> float:
+        """Seconds that it had rested when it was taken last."""
+        return self.link.waited
 
     def prepare_upgrade(self, head: RequestHead) -> bool:
         """The request says it all."""
@@ -118,11 +136,21 @@ class Connection(HTTPConnection):
 
 
 class Stack:
-    """The queue of a pool: last in, first out, so that connections beyond the need grow old and leave."""
+    """The queue of a pool: last in, first out, so that connections beyond the need grow old and leave.
+
+    `rest` and `now` are set by the pool.
+    """
+
+    __slots__ = ("era", "is_closed", "items", "maxsize", "now", "rest")
+
+    rest: Rest
+    now: Callable[[], float]
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
         self.items: list[Connection] = []
+        self.era = 0
+        self.is_closed = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> Connection:
         """The connection used last. Raises queue.Empty."""
@@ -137,6 +165,60 @@ class Stack:
         if len(self.items) >= self.maxsize:
             raise queue.Full
         self.items.append(item)
+
+    def take(self, now: float, careful: bool) -> Connection | None:
+        """One that is still alive, or None. `careful`: for what must not be sent twice."""
+        items = self.items
+        while items:
+            connection = items.pop()
+            link = connection.link
+            seconds = now - link.rested
+            if link.channel.unpark() and (not careful or self.rest.is_safe(seconds)):
+                link.waited = seconds
+                return connection
+            connection.close()
+        return None
+
+    def give(self, connection: Connection) -> None:
+        """Take back a connection whose exchange ended cleanly."""
+        items, rest = self.items, self.rest
+        link = connection.link
+        channel = link.channel
+        # Bytes behind the response belong to nobody: the server and we disagree about where it ends.
+        if len(items) >= self.maxsize or channel.pending or channel.peer_finished:
+            connection.close()
+            return
+        if self.is_closed or link.era != self.era:
+            connection.close()
+            return
+        if link.waited > rest.proven:
+            rest.survived(link.waited)
+        items.append(connection)
+        link.rested = self.now()
+        channel.park(link.expire, rest.limit)
+
+    def expire(self, channel: Channel) -> None:
+        """A resting connection heard from its server, or rested long enough: it is of no more use."""
+        for connection in self.items:
+            if connection.channel is channel:
+                self.items.remove(connection)
+                connection.close()
+                seconds = self.now() - connection.link.rested
+                if seconds < self.rest.limit * _ALMOST:
+                    self.rest.closed(seconds)
+                return
+
+    def resize(self, maxsize: int) -> None:
+        """Keep so many."""
+        self.maxsize = maxsize
+        while len(self.items) > maxsize:
+            self.items.pop(0).close()
+
+    def refresh(self) -> None:
+        """Close what rests; what is in use is closed when it comes back, and what is new is kept again."""
+        self.era += 1
+        while self.items:
+            self.items.pop().close()
 
 
 class ServerPool(HTTPConnectionPool):
@@ -158,9 +240,6 @@ class ServerPool(HTTPConnectionPool):
         """`address` is numeric or a UNIX socket, `other` the same server's in the other family."""
         self.address = address
         self.rest = Rest(keepalive_timeout)
-        self.closed = False
-        self._era = 0
-        self._now = now
         self._dialer = Dialer([one for one in (address, other) if one is not None], secure, now)
         super().__init__(
             address.host or "localhost",
@@ -169,6 +248,8 @@ class ServerPool(HTTPConnectionPool):
             block=False,
             open_with=self._dialer.open,
         )
+        self.pool.rest = self.rest
+        self.pool.now = now
 
     def connect(self, timeout: float) -> Channel:
         """TCP alone, a connection of its own, in at most so many seconds. Raises Failure."""
@@ -190,70 +271,33 @@ class ServerPool(HTTPConnectionPool):
 
     def acquire(self, now: float, careful: bool = False) -> Connection | None:
         """An idle connection that is still alive, or None. `careful`: for what must not be sent twice."""
-        items = self.pool.items
-        rest = self.rest
-        while items:
-            connection = items.pop()
-            seconds = now - connection.rested
-            if connection.channel.unpark() and (not careful or rest.is_safe(seconds)):
-                connection.waited = seconds
-                return connection
-            connection.close()
-        return None
+        return self.pool.take(now, careful)
 
     def dial(self, timeout: float, first: bytes = b"") -> Connection:
         """A new connection; `timeout` in seconds. Raises Failure."""
+        pool = self.pool
+        era = pool.era
         connection: Connection = self._new_conn()  # type: ignore[assignment]
         connection.timeout = timeout
         connection.first = first
-        connection.era = self._era
         connection.connect()
-        connection.expire = self._expire
-        connection.waited = 0.0
+        connection.link = Link(connection.channel, era, pool.expire)
         return connection
 
     def release(self, connection: Connection) -> None:
         """Take back a connection whose exchange ended cleanly."""
-        items = self.pool.items
-        channel = connection.channel
-        # Bytes behind the response belong to nobody: the server and we disagree about where it ends.
-        if len(items) >= self.pool.maxsize or channel.pending or channel.peer_finished:
-            connection.close()
-            return
-        if self.closed or connection.era != self._era:
-            connection.close()
-            return
-        if connection.waited > self.rest.proven:
-            self.rest.survived(connection.waited)
-        items.append(connection)
-        connection.rested = self._now()
-        channel.park(connection.expire, self.rest.limit)
-
-    def _expire(self, channel: Channel) -> None:
-        """A resting connection heard from its server, or rested long enough: it is of no more use."""
-        for connection in self.pool.items:
-            if connection.channel is channel:
-                self.pool.items.remove(connection)
-                connection.close()
-                seconds = self._now() - connection.rested
-                if seconds < self.rest.limit * _ALMOST:
-                    self.rest.closed(seconds)
-                return
+        self.pool.give(connection)
 
     def resize(self, keepalive: int, keepalive_timeout: float) -> None:
         """Keep so many idle connections from now on, and new ones for so many seconds."""
         self.rest.allow(keepalive_timeout)
-        self.pool.maxsize = keepalive
-        while len(self.pool.items) > keepalive:
-            self.pool.items.pop(0).close()
+        self.pool.resize(keepalive)
 
     def refresh(self) -> None:
         """Close what rests; what is in use is closed when it comes back, and what is new is kept again."""
-        self._era += 1
-        while self.pool.items:
-            self.pool.items.pop().close()
+        self.pool.refresh()
 
     def close(self) -> None:
         """Close what rests; what is in use is closed when it comes back."""
-        self.closed = True
-        self.refresh()
+        self.pool.is_closed = True
+        self.pool.refresh()

@@ -1,6 +1,8 @@
 # cython: language_level=3
 """C side of relay.py."""
 
+cimport cython
+
 from ..message cimport Attempt, Request
 from ..net.channel cimport Channel, Flow
 from ..wire.head cimport ResponseHead
@@ -19,7 +21,9 @@ cdef class Relay:
     cdef public bint is_last
     cdef public double until
     cdef public Flow upload
+    @cython.locals(flow=Flow, head=ResponseHead)
     cpdef send_to(self, Channel client, int framing, double write_timeout)
+    cdef _finish(self, connection, bint is_sent)
 
 cdef class Tunnel:
     cdef Attempt _attempt

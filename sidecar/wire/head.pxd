@@ -62,12 +62,15 @@ cdef class Head:
 
 cdef class RequestHead(Head):
     cdef readonly bint expect_continue
+    cdef readonly bytes method
     cdef Py_ssize_t method_len, target_at, target_len, origin_at, origin_len
     cdef Py_ssize_t authority_at, authority_len, name_len
     cdef readonly object port
     cdef str _host
     cdef int _absolute(self, const unsigned char *data, Py_ssize_t at, Py_ssize_t end) except -1
     cdef int _authority(self, Py_ssize_t at, Py_ssize_t size) except -1
+    cpdef str normal(self)
+    cdef bytes _origin(self)
     cpdef bytes render(self, bytes target=*, bytes host=*, Names drop=*, bytes extra=*,
                        bint upgrade=*, int framing=*, long long length=*, bint expect=*)
     cdef int _version(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t at, Py_ssize_t end) except -1

@@ -57,8 +57,7 @@ class RequestHead(Head):
 
     def __init__(self, limits: Limits) -> None: ...
     expect_continue: bool
-    @property
-    def method(self) -> bytes: ...
+    method: bytes
     @property
     def target(self) -> bytes: ...  # as sent
     @property
@@ -67,6 +66,8 @@ class RequestHead(Head):
     ) -> bytes: ...  # the target in origin-form: path and query, byte for byte ("*" for OPTIONS *)
     @property
     def path(self) -> bytes: ...  # origin without the query
+    def normal(self) -> str | None:
+        """The path as `target.normal_path` makes it, if it is that already; None: it needs work."""
     @property
     def query(self) -> bytes: ...  # without "?", empty when absent
     @property

@@ -204,7 +204,7 @@ class _Blind(ServerPool):
             return None
         connection = self.pool.items.pop()
         connection.channel.parked = None
-        connection.waited = 0.0
+        connection.link.waited = 0.0
         return connection
 
 

@@ -134,7 +134,7 @@ def test_what_a_generation_that_never_served_added_goes_with_the_next(fake: Fake
     abandoned = member(roster, B)
     member(roster, A)
     roster.keep({A: None}, 4, 60.0)
-    assert abandoned.pool.closed
+    assert abandoned.pool.pool.is_closed
     assert member(roster, B) is not abandoned
     roster.close()
 
@@ -250,5 +250,5 @@ def test_when_the_upstream_is_gone_nobody_waits_for_it(fake: FakeServer) -> None
     settle()
     roster.close()
     assert outcome(waiting) is None
-    assert one.pool.closed
+    assert one.pool.pool.is_closed
     wait_until(lambda: not fake.open_connections)

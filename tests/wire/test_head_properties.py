@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Malformed
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH, NONE, Head, Limits, RequestHead, ResponseHead
+from sidecar.wire.target import normal_path
 
 EXAMPLES = settings(max_examples=150)
 HOP_BY_HOP = {
@@ -195,3 +196,43 @@ def test_limits_hold_in_any_pieces(
     assert pieces == whole
     assert len(whole[1]) <= size
     assert len(whole[2]) <= count
+
+
+@EXAMPLES
+@given(st.text(alphabet="/.%a2F~*?", max_size=12))
+def test_a_path_that_needs_no_work_is_the_normal_one(rest: str) -> None:
+    """What the head says at once is what `normal_path` makes, or nothing."""
+    head = RequestHead(Limits())
+    assert head.feed(f"GET /{rest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    said = head.normal()
+    try:
+        made = normal_path(head.path)
+    except Malformed:
+        assert said is None
+    else:
+        assert said in (made, None)
+        if not set(rest) & set("/.%"):
+            assert said == made
+
+
+def test_what_is_no_path_needs_a_look() -> None:
+    head = RequestHead(Limits())
+    assert head.feed(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert head.normal() is None
+
+
+def test_hosts_that_come_again_are_one_object_and_others_are_others() -> None:
+    hosts = []
+    for name in (b"A.example.:80", b"A.example.:80", b"b.example", b"A.example.:80", b"a.example"):
+        head = RequestHead(Limits())
+        assert head.feed(b"GET / HTTP/1.1\r\nHost: " + name + b"\r\n\r\n")
+        hosts.append((head.host, head.authority, head.port))
+    assert [one for one, _, _ in hosts] == ["a.example", "a.example", "b.example", "a.example", "a.example"]
+    assert [one for _, one, _ in hosts][2:] == [b"b.example", b"A.example.:80", b"a.example"]
+    assert [one for _, _, one in hosts] == [80, 80, None, 80, None]
+    assert hosts[0][0] is hosts[1][0]
+
+
+def test_a_head_that_was_never_fed_names_no_host() -> None:
+    head = RequestHead(Limits())
+    assert (head.host, head.authority) == ("", b"")
