@@ -22,7 +22,7 @@ from .net.inherit import Inherited
 from .net.names import Names
 from .net.settings import ListenerSettings
 from .observe.access import AccessLog
-from .observe.metrics import Counters
+from .observe.metrics import Counters, Page
 from .paths import Files
 from .places import AnyServing, Place, Places
 from .policies.misdirected import directed
@@ -32,6 +32,7 @@ from .routing import check as routing
 from .routing.coverage import uncovered
 from .routing.table import Route, Router
 from .runtime import Clock, SystemClock, World
+from .scrape import scrape
 from .serving import Serving
 from .settings import SidecarSettings
 from .stream import StreamServing
@@ -184,7 +185,7 @@ class Application:
         self._around = Surroundings(world, secrets.token_bytes(32), partial(self._follow, "upstreams"))
         self._upstreams: Upstreams | None = None
         self._store: Store | None = None  # of certificates; None: none was ever used
-        self._counters = counters or Counters(world.clock.time())
+        self._counters = counters or Counters()
         self.readiness = Readiness()
 
     # -- building
@@ -304,14 +305,14 @@ class Application:
 
     def _scrape(self) -> bytes:
         """All that is known in numbers."""
-        from .scrape import scrape  # who is never asked need not have it in memory
-
-        page = scrape(self._counters, self._connections, self._upstreams or ())
+        page = Page()
         page.add("sidecar_ready", worst(self._look()) != "failed")
         page.add("sidecar_configuration_last_reload_successful", not self.readiness.refused)
+        for name in self.addresses():
+            page.start("listener", name)
         if self._store is not None:
             self._store.add_to(page)
-        return page.render()
+        return scrape(page, self._counters, self._connections, self._upstreams or ())
 
     def _tell_servers(self, before: Upstreams | None) -> None:
         if before is None or self._upstreams is None:

@@ -86,6 +86,7 @@ class Certificate(Renewed[Loaded]):
 
     def add_to(self, page: Page) -> None:
         """When what it serves with expires."""
+        page.start("certificate", self.name)
         for path, leaf in zip(self.settings.certificate, self._made.leaves, strict=True):
             page.add("sidecar_certificate_expiry_timestamp_seconds", leaf.not_after, self.name, path)
         for one in self._made.lists:

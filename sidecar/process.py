@@ -82,7 +82,7 @@ class Process:
         self._directory = directory
         self._clock = SystemClock()
         self._settings = configuration.only(SidecarSettings)
-        self._counters = Counters(self._clock.time())
+        self._counters = Counters()
         self._tell = Sparing(self._log_event, self._clock.monotonic)
         self._writers: dict[str, Writer] = {}
         self._events = self._open_events(self._settings)

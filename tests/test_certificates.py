@@ -232,6 +232,8 @@ def test_the_end_of_a_list_of_revoked_ones_is_told_until_there_is_another(
     assert read(page) == {
         ("sidecar_certificate_expiry_timestamp_seconds", "site", str(files.certificate)): now + 60 * DAY,
         ("sidecar_certificate_crl_expiry_timestamp_seconds", "site", "CN=Clients"): now + 1.5 * DAY,
+        ("sidecar_certificate_refused_total", "site"): 0,
+        ("sidecar_certificate_renewed_total", "site"): 0,
     }
     crl.write_bytes(revoking("Clients", now, now + 9 * DAY))
     certificate.look()

@@ -7,13 +7,14 @@ from typing import Any
 
 import gevent
 import pytest
+from prometheus_client import ProcessCollector
 
 from sidecar import __version__
 from sidecar import scrape as module
 from sidecar.net.connections import Connections
-from sidecar.observe.metrics import Counters
+from sidecar.observe.metrics import Counters, Page
 from sidecar.scrape import scrape
-from tests.support.metrics import Numbers, read
+from tests.support.metrics import Numbers, parse
 from tests.support.upstreams import server
 
 
@@ -26,16 +27,24 @@ class Group:
 
 
 def found(*upstreams: Any, connections: Connections | None = None) -> Numbers:
-    return read(scrape(Counters(1_700_000_000.5), connections or Connections(7, lambda _: None), upstreams))
+    return parse(
+        scrape(Page(), Counters(), connections or Connections(7, lambda _: None), upstreams).decode()
+    )
 
 
-def test_the_process_goes_by_the_names_that_all_have() -> None:
+def test_the_process_goes_by_the_names_that_all_have_and_by_their_meaning() -> None:
     page = found()
     assert page["sidecar_build_info", __version__] == 1
-    assert page["process_start_time_seconds",] == 1_700_000_000.5
-    assert page["process_cpu_seconds_total",] > 0
-    assert page["process_resident_memory_bytes",] > 1_000_000
-    assert 3 <= page["process_open_fds",] <= page["process_max_fds",]
+    theirs = {family.name: family.samples[0].value for family in ProcessCollector(registry=None).collect()}
+    assert page["process_start_time_seconds",] == pytest.approx(
+        theirs["process_start_time_seconds"], abs=0.02
+    )
+    assert page["process_max_fds",] == theirs["process_max_fds"]
+    assert page["process_open_fds",] == pytest.approx(theirs["process_open_fds"], abs=1)
+    assert page["process_resident_memory_bytes",] == pytest.approx(
+        theirs["process_resident_memory_bytes"], rel=0.05
+    )
+    assert 0 < page["process_cpu_seconds_total",] <= theirs["process_cpu_seconds"] + 0.02
 
 
 @pytest.mark.parametrize("tells_size", [True, False])
@@ -84,6 +93,20 @@ def test_servers_say_what_they_do_and_whether_they_would_do() -> None:
     assert page[name, "app", "127.0.0.1:2"] == 0
 
 
+def test_servers_that_have_a_name_in_common_are_told_together() -> None:
+    """Of one with several addresses the first is the name."""
+    one, other = server("127.0.0.1:1"), server("127.0.0.1:1", down=True)
+    one.take(1.0)
+    other.take(1.0)
+    page = found(Group("app", one, other))
+    assert page["sidecar_upstream_server_active", "app", "127.0.0.1:1"] == 2
+    assert page["sidecar_upstream_server_usable", "app", "127.0.0.1:1"] == 1
+
+
+def test_what_may_happen_at_an_upstream_is_counted_from_0() -> None:
+    assert found(Group("app"))["sidecar_circuit_opened_total", "app"] == 0
+
+
 def test_very_many_servers_keep_nobody_waiting() -> None:
     """Others have their turn between; they may even change what is looked at."""
     many = [Group(f"u{number}", *(server(f"s{at}") for at in range(50))) for number in range(20)]
@@ -98,6 +121,6 @@ def test_very_many_servers_keep_nobody_waiting() -> None:
     beside = gevent.spawn(other)
     page = found(*many)
     beside.kill()
-    assert len(turns) >= 10
+    assert len(turns) >= 30  # also while the page is written
     assert page["sidecar_upstream_server_usable", "u0", "s49"] == 1
     assert ("sidecar_upstream_server_usable", "u19", "s0") not in page

@@ -485,9 +485,10 @@ cdef class Multiplex(Bringer):
                 return True
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             kind = at[3]
-            # A request whose body is here, too, begins with it: a whole one can be sent again.
-            if self.heard > slice_end and kind != DATA:
+            # A request begins with the body that came with it: a whole one can be sent again.
+            if self.heard > slice_end and not (self.has_opened and kind == DATA):
                 return False
+            self.has_opened = False
             if size > FRAME:
                 self._fail(FRAME_SIZE_ERROR, "frame_too_large")
             if not self.has_settings and kind != SETTINGS:
@@ -719,6 +720,7 @@ cdef class Multiplex(Bringer):
             self.last_stream = id
             return self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "too_many_streams")
         self.last_stream = id
+        self.has_opened = not ends
         head = builder.request(ends)
         stream = Stream.__new__(Stream, self.channel.fd)
         stream.mux = self

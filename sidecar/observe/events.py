@@ -70,10 +70,12 @@ EVENTS: Final[dict[str, Declared]] = {
         "warning", "A connection does not begin with the PROXY header it needs.", is_spared=True
     ),
     "tls_handshake_failed": Declared(
-        "info", "A client did not come to terms: its TLS handshake failed or took too long.", is_spared=True
+        "info",
+        "A client did not come to terms: its TLS handshake failed, took too long or was given up.",
+        is_spared=True,
     ),
     "tls_handshake_abandoned": Declared(
-        "debug", "A client left before its TLS handshake was over.", is_spared=True
+        "debug", "A client of a TLS listener left without a word.", is_spared=True
     ),
     "http2_refused": Declared(
         "warning",

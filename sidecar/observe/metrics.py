@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from .events import EVENTS
@@ -27,15 +27,16 @@ class Declared(NamedTuple):
     meaning: str  # a sentence for the manual and the page
 
 
-#: Events that have a counter of their own → the fields that tell its counts apart.
+#: Events that have a counter of their own → the fields that tell its counts apart: names of a configuration,
+#: and of rules. No addresses: there is no end to those.
 _COUNTED: Final[dict[str, tuple[str, ...]]] = {
     "certificate_renewed": ("certificate",),
     "certificate_refused": ("certificate",),
     "circuit_opened": ("upstream",),
     "http2_refused": ("listener", "rule"),
     "proxy_header_refused": ("listener", "rule"),
-    "server_down": ("upstream", "server"),
-    "server_ejected": ("upstream", "server"),
+    "server_down": ("upstream",),
+    "server_ejected": ("upstream",),
     "tls_handshake_abandoned": ("listener",),
     "tls_handshake_failed": ("listener",),
     "upstream_tls_renewed": ("upstream",),
@@ -48,7 +49,7 @@ METRICS: Final[dict[str, Declared]] = {
     "process_max_fds": Declared("gauge", (), "File descriptors that the process may have."),
     "process_open_fds": Declared("gauge", (), "File descriptors that it has."),
     "process_resident_memory_bytes": Declared("gauge", (), "Memory of the process, what it shares included."),
-    "process_start_time_seconds": Declared("gauge", (), "When it started, in seconds since 1970."),
+    "process_start_time_seconds": Declared("gauge", (), "When the process started, in seconds since 1970."),
     "sidecar_build_info": Declared("gauge", ("version",), "1; the version is in the label."),
     "sidecar_certificate_crl_expiry_timestamp_seconds": Declared(
         "gauge", ("certificate", "issuer"), "When a list of revoked client certificates expires."
@@ -99,35 +100,39 @@ class Page:
         self._samples.setdefault(name, {})[text] = value
         self.size += 1
 
-    def render(self) -> bytes:
+    def start(self, label: str, value: str) -> None:
+        """Counters that have this label alone begin at 0, so that the first of a kind is an increase."""
+        for event, labels in _COUNTED.items():
+            if labels == (label,):
+                self.add(f"sidecar_{event}_total", 0, value)
+
+    def lines(self) -> Iterator[bytes]:
         """The page, names in order."""
-        lines: list[str] = []
         for name, samples in sorted(self._samples.items()):
             declared = METRICS[name]
-            lines += (f"# HELP {name} {declared.meaning}", f"# TYPE {name} {declared.kind}")
+            yield f"# HELP {name} {declared.meaning}\n# TYPE {name} {declared.kind}\n".encode()
             for labels, value in samples.items():
-                lines.append(f"{name}{{{labels}}} {_number(value)}" if labels else f"{name} {_number(value)}")
-        # A name out of a configuration may be any text, so also what is no text in UTF-8.
-        return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+                yield (f"{name}{{{labels}}} " if labels else f"{name} ").encode() + _number(value)
 
 
 def _escaped(text: str) -> str:
+    # A file may have a name that is no text.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return _UNFIT.sub(lambda found: _ESCAPES[found[0]], text)
 
 
-def _number(value: float) -> str:
+def _number(value: float) -> bytes:
     if math.isfinite(value):
-        return repr(int(value) if value == int(value) else value)
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+        return b"%d\n" % value if value == int(value) else f"{value!r}\n".encode()
+    return b"NaN\n" if math.isnan(value) else b"+Inf\n" if value > 0 else b"-Inf\n"
 
 
 class Counters:
-    """How often each event came since the process began, `began` in seconds since 1970."""
+    """How often each event came since the process began."""
 
-    __slots__ = ("_counts", "_events", "began")
+    __slots__ = ("_counts", "_events")
 
-    def __init__(self, began: float) -> None:
-        self.began = began
+    def __init__(self) -> None:
         # From 0 on, so that the first of a kind is an increase.
         self._events = dict.fromkeys(EVENTS, 0)
         self._counts: dict[tuple[str, ...], int] = {}  # event and the values of its labels → count

@@ -16,14 +16,17 @@ PERIOD: Final = 10.0
 
 
 class Sparing:
-    """`event(name, **fields)`; of one that is spared at most MOST in PERIOD. `now`: monotonic seconds."""
+    """`event(name, **fields)`; of one that is spared at most MOST in PERIOD at each listener.
+
+    `now` gives monotonic seconds.
+    """
 
     __slots__ = ("_event", "_kinds", "_now")
 
     def __init__(self, event: Callable[..., None], now: Callable[[], float]) -> None:
         self._event = event
         self._now = now
-        self._kinds: dict[str, tuple[float, int, int]] = {}  # since when, told, left out
+        self._kinds: dict[tuple[str, object], tuple[float, int, int]] = {}  # since when, told, left out
 
     def __call__(self, name: str, /, **fields: object) -> None:
         """Tell it, or count it. What was left out before is told with the next as `left_out`.
@@ -33,14 +36,15 @@ class Sparing:
         if not EVENTS[name].is_spared:
             self._event(name, **fields)
             return
-        since, told, left_out = self._kinds.get(name, (-PERIOD, 0, 0))
+        kind = name, fields.get("listener")
+        since, told, left_out = self._kinds.get(kind, (-PERIOD, 0, 0))
         now = self._now()
         if now - since >= PERIOD:
             since, told = now, 0
         if told >= MOST:
-            self._kinds[name] = (since, told, left_out + 1)
+            self._kinds[kind] = (since, told, left_out + 1)
             return
-        self._kinds[name] = (since, told + 1, 0)
+        self._kinds[kind] = (since, told + 1, 0)
         if left_out:
             fields["left_out"] = left_out
         self._event(name, **fields)

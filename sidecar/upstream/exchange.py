@@ -162,10 +162,10 @@ class Exchange:
             keep_alive = head.get(b"keep-alive")
             if keep_alive is not None:
                 server.pool.rest.told(keep_alive)
+        status = self._status_of_call(head) if self._terms.of_calls else head.status
         if head.status in self._terms.unwanted:
             server.failed(self._terms.now(), attempt.first_byte)
         else:
-            status = self._status_of_call(head) if self._terms.of_calls else head.status
             server.succeeded(self._started + attempt.first_byte, status, attempt.first_byte)
         if head.status == 101:
             tunnel = Tunnel(self._switched(head), server, attempt, timeouts.tunnel, self)

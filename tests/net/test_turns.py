@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import gevent
 import pytest
 
+from sidecar.net import turns
 from sidecar.net.h2 import Stream
 from sidecar.wire.head import Limits, RequestHead
 from tests.support.http2 import (
@@ -29,6 +30,14 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 MANY = 100
 _IDS = range(1, 2 * MANY, 2)
+
+
+@pytest.fixture
+def no_slices() -> Iterator[None]:
+    """Each slice is over as soon as it begins."""
+    before = turns.last(0.0)
+    yield
+    turns.last(before)
 
 
 def _use(seconds: float) -> None:
@@ -144,26 +153,29 @@ def test_the_end_of_a_connection_with_many_requests_does_not_hold_up_another() -
         assert other.answer(1).status == 200
 
 
+@pytest.mark.usefixtures("no_slices")
 def test_a_connection_that_brings_frame_after_frame_lets_others_have_their_turn() -> None:
     with Served(wait_for_body) as client:
         assert client.is_alive()
         small = frame(DATA, 0, 1, b"x") * 60_000
         client.send(client.headers(1, POST, False), small, frame(DATA, END_STREAM, 1))
-        received = [client.channel.received]
+        taken = [client.channel.received - client.channel.pending]
         watcher = gevent.get_hub().loop.prepare()
-        watcher.start(lambda: received.append(client.channel.received))
+        watcher.start(lambda: taken.append(client.channel.received - client.channel.pending))
         try:
             assert client.answer(1).status == 200
         finally:
             watcher.stop()
             watcher.close()
-        turns = [after - before for before, after in pairwise(received)]
-        assert sum(turns) > len(small)
-        assert max(turns) < len(small) / 2
+        shares = [after - before for before, after in pairwise(taken)]
+        assert sum(shares) > len(small)
+        # A slice that is over at once leaves one frame; what is read at one time is up to 256 KiB.
+        assert max(shares) < 1000
 
 
+@pytest.mark.usefixtures("no_slices")
 def test_a_request_begins_with_the_body_that_came_with_it() -> None:
-    """Or it could not be sent again, nor copied; however short a slice is, and busy the machine."""
+    """Or it could not be sent again, nor copied; however busy the machine is."""
     complete: list[bool] = []
 
     def serve(stream: Stream) -> None:

@@ -22,7 +22,7 @@ def test_a_page_as_it_is_written() -> None:
     page.add(ACTIVE, 2, "app", "127.0.0.1:80")
     page.add("process_cpu_seconds_total", 0.25)
     page.add(ACTIVE, 3, "app", "127.0.0.1:81")
-    assert page.render().decode() == (
+    assert b"".join(page.lines()).decode() == (
         "# HELP process_cpu_seconds_total CPU time of the process, user and system.\n"
         "# TYPE process_cpu_seconds_total counter\n"
         "process_cpu_seconds_total 0.25\n"
@@ -49,7 +49,7 @@ def test_any_name_can_be_a_label(upstream: str, server: str) -> None:
     page = Page()
     page.add(ACTIVE, 1, upstream, server)
     page.add(ACTIVE, 2, "app", "a")
-    assert page.render().count(b"\n") == 4
+    assert b"".join(page.lines()).count(b"\n") == 4
     if "\r" not in upstream + server:  # the reader's lines end there, too; those of the format do not
         shown = [text.encode("utf-8", "backslashreplace").decode() for text in (upstream, server)]
         assert read(page)[(ACTIVE, *shown)] in (1, 2)
@@ -58,7 +58,21 @@ def test_any_name_can_be_a_label(upstream: str, server: str) -> None:
 def test_a_name_that_is_no_text_is_spelled_out() -> None:
     page = Page()
     page.add(ACTIVE, 1, "\udcff", "a")
-    assert b'upstream="\\udcff"' in page.render()
+    assert b'upstream="\\\\udcff"' in b"".join(page.lines())
+    assert read(page) == {(ACTIVE, "\\udcff", "a"): 1}
+
+
+def test_counters_of_one_label_begin_at_0() -> None:
+    page, counters = Page(), Counters()
+    counters.event("circuit_opened", {"upstream": "app"})
+    for name in ("app", "other"):
+        page.start("upstream", name)
+    counters.add_to(page)
+    found = read(page)
+    assert found["sidecar_circuit_opened_total", "app"] == 1
+    assert found["sidecar_circuit_opened_total", "other"] == 0
+    assert found["sidecar_server_down_total", "app"] == 0
+    assert not any(name == "sidecar_certificate_refused_total" for name, *_ in found)
 
 
 @pytest.mark.parametrize("value", [0, 1, 1e15, 0.1, 1_700_000_000.5, math.inf, -math.inf, math.nan])
@@ -90,7 +104,7 @@ def test_a_declaration_follows_the_customs(name: str) -> None:
 
 
 def counted(*events: tuple[str, dict[str, object]]) -> Numbers:
-    counters = Counters(0.0)
+    counters = Counters()
     for name, fields in events:
         counters.event(name, fields)
     page = Page()
@@ -117,7 +131,7 @@ def test_events_are_counted_by_what_they_are_about() -> None:
 
 
 def test_an_event_without_a_field_is_counted_all_the_same() -> None:
-    assert counted(("server_down", {"upstream": "app"}))["sidecar_server_down_total", "app", ""] == 1
+    assert counted(("server_down", {}))["sidecar_server_down_total", ""] == 1
 
 
 def test_an_event_that_is_not_declared_is_a_mistake_of_ours() -> None:

@@ -42,6 +42,14 @@ def test_one_kind_does_not_silence_another() -> None:
     assert events[-1] == ("tls_handshake_failed", {})
 
 
+def test_one_listener_does_not_silence_another() -> None:
+    tell, _, events = sparing()
+    for _ in range(MOST + 1):
+        tell(SPARED, listener="public")
+    tell(SPARED, listener="internal")
+    assert events[-1] == (SPARED, {"listener": "internal"})
+
+
 def test_what_strangers_cannot_cause_is_told_always() -> None:
     tell, _, events = sparing()
     for _ in range(10 * MOST):

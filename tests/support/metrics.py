@@ -23,4 +23,4 @@ def parse(text: str) -> Numbers:
 
 def read(page: Page) -> Numbers:
     """What is on a page."""
-    return parse(page.render().decode())
+    return parse(b"".join(page.lines()).decode())

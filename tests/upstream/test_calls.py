@@ -89,6 +89,13 @@ def test_a_server_that_says_it_failed_has_failed(status: int, failed: bool) -> N
         assert it.fails == [0]  # as with HTTP's 5xx
 
 
+def test_a_status_that_counts_as_a_failure_keeps_that_of_the_call() -> None:
+    answer = ended(14).replace(b"200 OK", b"503 Unavailable")
+    with calls([answer], retry_on=("error", "http_503")) as it:
+        response = it.ask(call())
+        assert (response.head.status, status_of(response, it), it.fails) == (503, 14, [1])
+
+
 def test_calls_that_a_server_fails_open_the_circuit() -> None:
     answer = ended(14)
     guard = Guard(Breaker(BreakerOptions(breaker_failures=2), lambda *_, **__: None), None, now)
