@@ -3,7 +3,7 @@
 class Bringer:
     """Brings requests, which begin when it is its turn."""
 
-def last(seconds: float) -> float:
+def slices_last(seconds: float) -> float:
     """Let slices last that long, for tests; how long they did."""
 
 def take_turns() -> int:

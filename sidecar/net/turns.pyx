@@ -12,7 +12,7 @@ import gevent
 SLICE = 0.0002
 
 
-def last(double seconds):
+def slices_last(double seconds):
     """Let slices last that long; how long they did."""
     global SLICE
     before, SLICE = SLICE, seconds

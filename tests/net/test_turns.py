@@ -35,9 +35,9 @@ _IDS = range(1, 2 * MANY, 2)
 @pytest.fixture
 def no_slices() -> Iterator[None]:
     """Each slice is over as soon as it begins."""
-    before = turns.last(0.0)
+    before = turns.slices_last(0.0)
     yield
-    turns.last(before)
+    turns.slices_last(before)
 
 
 def _use(seconds: float) -> None:
