@@ -9,6 +9,7 @@ import os
 import resource
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
 from . import __version__
@@ -21,11 +22,10 @@ from .upstreams import Upstream
 #: Samples that are added before others have their turn, a fifth of a millisecond or so.
 _SLICE: Final = 100
 
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 #: The field of /proc/PID/stat behind the name, which ends with the last parenthesis (proc(5)).
 _STARTED: Final = 19
-
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def scrape(page: Page, counters: Counters, connections: Connections, upstreams: Iterable[Upstream]) -> bytes:
@@ -64,6 +64,7 @@ def _open_descriptors() -> int:
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd")) - 1
 
 
+@cache
 def _start_time() -> float:
     """When the process started, in seconds since 1970. Raises OSError."""
     with open("/proc/self/stat", "rb") as file:
