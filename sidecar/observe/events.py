@@ -9,18 +9,30 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from ..runtime import Clock
 from .text import fit, shown, time_text
 
-# structlog imports rich where it is installed: 5 MB that a sidecar pays for and never uses. None stops that.
-_unwanted: Final = "rich" not in sys.modules and sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
-import structlog  # noqa: E402
 
-if _unwanted:
-    del sys.modules["rich"]
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Import as if these modules were empty."""
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update((name, ModuleType(name)) for name in absent)
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+# structlog imports asyncio, and rich where it is installed: megabytes that a sidecar pays for and never uses.
+with _without("asyncio", "rich"):
+    import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "console"]

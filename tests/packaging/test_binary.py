@@ -141,7 +141,7 @@ def test_nothing_inside_has_symbols_for_a_debugger(unpacked: Path):
 
 UNNEEDED = re.compile(
     r"(^|/|\.)(tests?|testing|tkinter|_tkinter|unittest|doctest|pydoc|pdb|idlelib|lib2to3|sqlite3|_sqlite3|curses|"
-    r"multiprocessing|setuptools|pip|Cython|rich|_multibytecodec|_codecs_(cn|hk|jp|kr|tw|iso2022))(\.|/|$)"
+    r"asyncio|multiprocessing|setuptools|pip|Cython|rich|_multibytecodec|_codecs_(cn|hk|jp|kr|tw|iso2022))(\.|/|$)"
 )
 
 
