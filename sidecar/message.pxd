@@ -27,12 +27,12 @@ cdef class Request:
     cdef public bytes extra
     cdef public int grpc_status
     cdef public RequestHead head
-    cdef public str host
+    cdef public object host
     cdef public bytes host_header
     cdef public object interim
     cdef public str listener
     cdef public object match
-    cdef public str path
+    cdef public object path
     cdef public int port
     cdef public object route
     cdef public str scheme

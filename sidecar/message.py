@@ -106,6 +106,6 @@ _NO_HEAD: Final = RequestHead(Limits())
 def connection(client: str, listener: str) -> Request:
     """What routes and upstreams are asked with for a TCP connection. `host`, set later, is the name it wants.
 
-    Who asks for the head of a request asks in vain: the configuration is checked so that nobody does.
+    Its head is empty; the configuration is checked so that nobody asks for it.
     """
     return Request(_NO_HEAD, "", client, "tcp", listener)

@@ -36,12 +36,12 @@ cdef class _Paths:
     cdef dict _prefixes
     cdef tuple _regexes
     cdef readonly Py_ssize_t first
-    @cython.locals(group=tuple, path=str)
+    @cython.locals(group=tuple)
     cpdef Entry find(self, Request request, Entry best)
     @cython.locals(entry=Entry)
-    cdef Entry _search(self, Request request, str path, Entry best)
+    cdef Entry _search(self, Request request, object path, Entry best)
     @cython.locals(entry=Entry, node=_Prefix)
-    cdef Entry _walk(self, Request request, str path, Entry best)
+    cdef Entry _walk(self, Request request, object path, Entry best)
 
 cdef class _Suffix:
     cdef readonly Py_ssize_t after
@@ -61,7 +61,7 @@ cdef class Router:
     cpdef Route choose(self, Request request)
     @cython.locals(everywhere=_Paths, paths=_Paths)
     cdef Entry _rest(self, Request request, Entry best)
-    @cython.locals(host=str, node=_Suffix)
+    @cython.locals(node=_Suffix)
     cdef Entry _below(self, Request request, Entry best)
 
 cdef bint _holds(Entry entry, Request request) except -1

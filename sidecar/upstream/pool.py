@@ -138,15 +138,14 @@ class Connection(HTTPConnection):
 class Stack:
     """The queue of a pool: last in, first out, so that connections beyond the need grow old and leave.
 
-    `rest` and `now` are set by the pool.
+    urllib3 makes it; the pool gives it `rest` and `now`.
     """
 
     __slots__ = ("era", "is_closed", "items", "maxsize", "now", "rest")
 
-    rest: Rest
-    now: Callable[[], float]
-
     def __init__(self, maxsize: int) -> None:
+        self.rest = Rest(0.0)
+        self.now: Callable[[], float] = SystemClock.monotonic
         self.maxsize = maxsize
         self.items: list[Connection] = []
         self.era = 0

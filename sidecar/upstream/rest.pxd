@@ -7,4 +7,4 @@ cdef class Rest:
     cdef public double limit
     cdef public double longest
     cdef public double proven
-    cpdef bint is_safe(self, double seconds)
+    cpdef bint is_safe(self, double seconds) except -1

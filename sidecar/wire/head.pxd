@@ -61,6 +61,7 @@ cdef class Head:
     cdef bytes _value(self, int index)
 
 cdef class RequestHead(Head):
+    cdef bint is_sound              # it is complete, and nothing in it was refused
     cdef readonly bint expect_continue
     cdef readonly bytes method
     cdef Py_ssize_t method_len, target_at, target_len, origin_at, origin_len

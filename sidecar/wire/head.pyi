@@ -71,7 +71,11 @@ class RequestHead(Head):
     @property
     def query(self) -> bytes: ...  # without "?", empty when absent
     @property
-    def authority(self) -> bytes: ...  # of an absolute-form target, else the Host field; as sent
+    def authority(
+        self,
+    ) -> (
+        bytes
+    ): ...  # of an absolute-form target, else the Host field; as sent; b"" before the head is complete
     @property
     def host(self) -> str: ...  # of the authority: lower case, no port, no trailing dot; "" when absent
     @property

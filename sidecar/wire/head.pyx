@@ -577,6 +577,7 @@ cdef class RequestHead(Head):
                     refuse("unknown_expectation", 417)
                 # An HTTP/1.0 client cannot wait for 100 (RFC 9110 section 10.1.1).
                 self.expect_continue = self.version == 11
+        self.is_sound = True
         return 0
 
     cdef int _authority(self, Py_ssize_t at, Py_ssize_t size) except -1:
@@ -648,10 +649,13 @@ cdef class RequestHead(Head):
         return b"" if mark < 0 else origin[mark + 1:]
 
     cpdef str normal(self):
-        cdef const unsigned char *origin = <const unsigned char *>PyBytes_AS_STRING(self._raw) + self.origin_at
+        cdef const unsigned char *origin
         cdef unsigned char before = 0
         cdef Py_ssize_t size = 0
-        if self.origin_len == 0 or origin[0] != 47:
+        if not self.is_sound or self.origin_len == 0:
+            return None
+        origin = <const unsigned char *>PyBytes_AS_STRING(self._raw) + self.origin_at
+        if origin[0] != 47:
             return None
         while size < self.origin_len and origin[size] != 63:
             if origin[size] == 37 or before == 47 and (origin[size] == 47 or origin[size] == 46):
@@ -664,7 +668,7 @@ cdef class RequestHead(Head):
     def authority(self):
         global _authority, _host
         cdef const char *at
-        if self.authority_len == 0:
+        if not self.is_sound:
             return b""
         at = PyBytes_AS_STRING(self._raw) + self.authority_at
         # Clients ask for the same again and again: it is one object as long as they do.
@@ -676,7 +680,7 @@ cdef class RequestHead(Head):
     def host(self):
         global _host
         cdef bytes authority
-        if self.authority_len == 0:
+        if not self.is_sound:
             return ""
         if self._host is None:
             authority = self.authority

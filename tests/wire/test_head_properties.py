@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -233,6 +234,23 @@ def test_hosts_that_come_again_are_one_object_and_others_are_others() -> None:
     assert hosts[0][0] is hosts[1][0]
 
 
-def test_a_head_that_was_never_fed_names_no_host() -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET http://a.example/abc HTTP/1.1\r\nHos",
+        b"GET http://a.example/ HTTP/1.1\r\n\r\n",
+        b"GET http://a.example:80/ HTTP/1.1\r\nHost: ab@c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a.example\r\nExpect: much\r\n\r\n",
+    ],
+    ids=["never fed", "half", "without host", "bad host", "bad expectation"],
+)
+def test_a_head_that_is_not_sound_names_no_host_and_leaves_nothing_to_the_next(data: bytes) -> None:
     head = RequestHead(Limits())
-    assert (head.host, head.authority) == ("", b"")
+    with contextlib.suppress(Malformed):
+        assert not data or head.feed(data) == 0
+    assert (head.host, head.authority, head.normal()) == ("", b"", None)
+    for authority in (b"a.example", b"a.example:80"):
+        following = RequestHead(Limits())
+        assert following.feed(b"GET / HTTP/1.1\r\nHost: " + authority + b"\r\n\r\n")
+        assert (following.host, following.authority) == ("a.example", authority)
