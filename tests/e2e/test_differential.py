@@ -23,8 +23,9 @@ from tests.support.differential_exchange import (
     converse,
     upstream_aspects,
 )
-from tests.support.differential_proxies import free_port, nginx, refusing_address, sidecar
+from tests.support.differential_proxies import nginx, refusing_address, sidecar
 from tests.support.differential_upstream import TIMEOUT, RecordingUpstream
+from tests.support.live import free_port
 
 CASES: list[Case] = [
     *requests.METHODS,

@@ -93,14 +93,6 @@ def _await_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> 
             process.wait(0.01)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def refusing_address() -> Iterator[str]:
     """An address that refuses connections: bound, so that nobody else takes it, but nobody listens."""

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,8 @@ _POLL: Final = 0.005
 _SHARE: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _SHARES: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _PORTS: Final = range(20_000 + _SHARE, 32_000, _SHARES)
+#: … and none is chosen twice, or a test would have one for two of its servers. Another run starts elsewhere.
+_UNUSED: Final = cycle(random.sample(_PORTS, len(_PORTS)))
 T = TypeVar("T")
 
 
@@ -60,19 +63,21 @@ def until_steady(value: Callable[[], Any], what: str, still: float = 0.3, timeou
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+    """A port of 127.0.0.1 on which nobody listens, another one each time."""
+    return next(port for port in _UNUSED if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def listening_inode(port: int) -> str:

@@ -19,7 +19,8 @@ from sidecar.upstream.balance.ip_hash import IpHash
 from sidecar.upstream.balance.least_connections import LeastConnections
 from sidecar.upstream.balance.round_robin import RoundRobin
 from sidecar.upstream.server import Server
-from tests.support.differential_proxies import TIMEOUT, free_port, nginx
+from tests.support.differential_proxies import TIMEOUT, nginx
+from tests.support.live import free_port
 from tests.upstream.balance.fleet import NOW, fleet, path_key, request
 
 REQUESTS = 60
