@@ -95,6 +95,9 @@ cdef enum:
     MOST_CONTROL = 1000
     CONTROL_RATE = 100
 
+cdef enum:
+    GRACE = 8               # frames behind a request's head that belong to its beginning, if its body is among them
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 cdef const unsigned char *_preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -344,7 +347,7 @@ cdef class Multiplex(Bringer):
         cdef double left, slice_end = now() + SLICE
         cdef bint is_all = self._process(slice_end)
         while not self.is_over:
-            if not is_all or self.heard > slice_end:
+            if not is_all or self.heard > slice_end and self.grace == 0:
                 take_turns()
                 slice_end = now() + SLICE
                 # Who sends and sends would never be late else.
@@ -486,9 +489,10 @@ cdef class Multiplex(Bringer):
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             kind = at[3]
             # A request begins with the body that came with it: a whole one can be sent again.
-            if self.heard > slice_end and not (self.has_opened and kind == DATA):
+            if self.heard > slice_end and (self.grace == 0 or kind == HEADERS):
                 return False
-            self.has_opened = False
+            if self.grace:
+                self.grace -= 1
             if size > FRAME:
                 self._fail(FRAME_SIZE_ERROR, "frame_too_large")
             if not self.has_settings and kind != SETTINGS:
@@ -563,7 +567,9 @@ cdef class Multiplex(Bringer):
         if self.unacknowledged >= WINDOW // 2:
             self._put_number(WINDOW_UPDATE, 0, self.unacknowledged)
             self.unacknowledged = 0
-        if size == 0 and not flags & END_STREAM:
+        if flags & END_STREAM:
+            self.grace = 0
+        elif size == 0:
             self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "empty_frames")
         if flags & PADDED:
             if size == 0:
@@ -720,7 +726,7 @@ cdef class Multiplex(Bringer):
             self.last_stream = id
             return self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "too_many_streams")
         self.last_stream = id
-        self.has_opened = not ends
+        self.grace = 0 if ends else GRACE
         head = builder.request(ends)
         stream = Stream.__new__(Stream, self.channel.fd)
         stream.mux = self

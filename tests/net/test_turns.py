@@ -18,6 +18,7 @@ from tests.support.http2 import (
     END_STREAM,
     POST,
     RST_STREAM,
+    WINDOW_UPDATE,
     Served,
     frame,
     greet,
@@ -184,7 +185,11 @@ def test_a_request_begins_with_the_body_that_came_with_it() -> None:
 
     for _ in range(10):
         with Served(serve) as client:
-            asked = (client.headers(n, POST, False) + frame(DATA, END_STREAM, n, b"body") for n in _IDS)
+            body = (
+                frame(DATA, 0, n, b"bo") + number(WINDOW_UPDATE, 0, 4) + frame(DATA, END_STREAM, n)
+                for n in _IDS
+            )
+            asked = (client.headers(n, POST, False) + after for n, after in zip(_IDS, body, strict=True))
             client.send(b"".join(asked))
             for n in _IDS:
                 assert client.answer(n).status == 200
