@@ -193,10 +193,8 @@ class Exchange:
 
     def _status_of_call(self, head: ResponseHead) -> int:
         """The status that says how a call went, of one that ended with its head; that says 200 of each."""
-        value = head.get(b"grpc-status")
-        if value is None:
-            return head.status
-        self._request.grpc_status = grpc.status(value)
+        # None is known any more, too, when another server was asked before.
+        self._request.grpc_status = grpc.status(head.get(b"grpc-status"))
         return _UNAVAILABLE if self._request.grpc_status in grpc.SERVER_ERRORS else head.status
 
     def _send(self, timeouts: Timeouts) -> None:

@@ -96,6 +96,21 @@ def test_a_status_that_counts_as_a_failure_keeps_that_of_the_call() -> None:
         assert (response.head.status, status_of(response, it), it.fails) == (503, 14, [1])
 
 
+def test_what_another_server_said_before_is_no_failure_of_the_call() -> None:
+    """The last answer counts, also while its end is still to come."""
+    guard = Guard(Breaker(BreakerOptions(breaker_failures=1), lambda *_, **__: None), None, now)
+    refused = ended(14).replace(b"200 OK", b"503 Unavailable")
+    made = Fleet([[refused] * 2], [[OK] * 2], guard=guard, retry_on=("error", "http_503"))
+    made.forward = Calls(made.forward, 1000)  # type: ignore[assignment]
+    try:
+        response = made.ask(call())
+        assert made.asked == ["app-1", "app-2"]
+        assert status_of(response, made) == -1
+        assert made.status(call()) == 200  # the circuit is closed
+    finally:
+        made.close()
+
+
 def test_calls_that_a_server_fails_open_the_circuit() -> None:
     answer = ended(14)
     guard = Guard(Breaker(BreakerOptions(breaker_failures=2), lambda *_, **__: None), None, now)
