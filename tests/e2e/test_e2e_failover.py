@@ -50,6 +50,12 @@ def _story(line: dict[str, Any]) -> list[tuple[str, str]]:
     return [(one["server"], one.get("reason") or str(one["status"])) for one in line["attempts"]]
 
 
+def _met_two(sidecar: Sidecar) -> list[list[tuple[str, str]]]:
+    """The stories of those that two servers refused."""
+    stories = [_story(line) for line in sidecar.exchanges()]
+    return [story for story in stories if sum(why == "connection_refused" for _, why in story) == 2]
+
+
 def _lines(sidecar: Sidecar, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """The lines of the access log about these requests."""
 
@@ -117,10 +123,11 @@ def test_two_of_three_die(live: Live, three: list[Server]) -> None:
     assert {tuple(why for _, why in _story(line)) for line in lost.values()} <= {
         ("connection_terminated",) * 2
     }
-    stories = [_story(line) for line in sidecar.exchanges()]
-    met_both = [story for story in stories if sum(why == "connection_refused" for _, why in story) == 2]
-    assert met_both
-    assert {story[-1] for story in met_both} == {(last.address, "200")}
+    # Under load it is chance whether one meets both while both are tried again; alone it is not.
+    for server in dying:
+        server.kill()
+    assert until(lambda: ask(live.port, "/g").status == 200 and _met_two(sidecar), "one that meets both")
+    assert {story[-1] for story in _met_two(sidecar)} == {(last.address, "200")}
     assert repeated(three) == []
 
 
@@ -141,7 +148,8 @@ def test_freeze(live: Live, three: list[Server], checks: str) -> None:
     assert {line["reason"] for line in lines.values()} == {"upstream_read_timeout"}
     assert repeated(three) == []
     # A GET waits for one attempt in vain and no longer.
-    assert load.report.max_ms < 400
+    stories = [_story(line) for line in sidecar.exchanges()]
+    assert max(len([why for _, why in story if why == "upstream_read_timeout"]) for story in stories) == 1
 
 
 @pytest.mark.parametrize(

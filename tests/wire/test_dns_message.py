@@ -223,6 +223,6 @@ def test_the_names_of_a_small_hostile_answer_are_read_quickly() -> None:
         + question.wire[12:start]
         + body
     )
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert question.read(wire) == Reply("NOERROR", False)
-    assert time.perf_counter() - begin < 0.2
+    assert time.process_time() - begin < 0.2
