@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import Broken, Failure, Malformed
 from ..wire.body import ChunkedDecoder
 from ..wire.head import LENGTH, RequestHead
-from .channel import Channel, Flow
-
-if TYPE_CHECKING:
-    from .h2 import Stream
+from .channel import Channel
+from .flow import Flow
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class RequestBody:
-    """A request body; it is whole until bytes of it have left the client's channel."""
+    """A request body; it is whole while all of it is still to be had: in the client's channel, or kept."""
 
     __slots__ = (
         "_channel",
         "_flow",
+        "_most",
         "_timeout",
         "continued",
         "expects",
@@ -35,6 +34,7 @@ class RequestBody:
         self._channel = channel
         self._timeout = timeout  # seconds between two reads
         self._flow: Flow | None = None
+        self._most = -1  # bytes that are kept as they pass; -1: none
         self.framing: int = head.framing
         self.length: int = head.length
         self.limit = -1  # bytes; -1: none
@@ -49,35 +49,31 @@ class RequestBody:
             raise Failure("request_body_too_large")
 
     def keep(self, limit: int) -> None:
-        """Take a body of at most `limit` bytes into memory, so that it can be sent again. Raises Failure.
+        """Have a body of at most `limit` bytes kept, so that it can be sent again. Raises Failure.
 
-        One whose length is unknown, or that the client holds back until it is asked for, stays as it is.
+        It is taken into memory at once; one whose length is unknown, or that the client holds back until it
+        is asked for, as it passes.
         """
-        if self.framing == LENGTH and self.length <= limit and not self.expects and self.kept is None:
+        if self.kept is not None or (self.framing == LENGTH and self.length > limit):
+            return
+        if self.framing == LENGTH and not self.expects:
             self.fill(self.length)
             self.kept = self._channel.peek()[: self.length]
             self._channel.skip(self.length)
-
-    def keep_complete(self, limit: int) -> None:
-        """The same for a body that is here to its end; nobody waits for one that is not."""
-        if not self._channel.framed or self.kept is not None:
-            return
-        if self.limit >= 0:
-            limit = min(limit, self.limit)
-        channel: Stream = self._channel  # type: ignore[assignment]
-        if not channel.is_complete:
-            return
-        # It has an end, so this does not wait.
-        if channel.fill(limit + 1, self._timeout) or channel.pending > limit:
-            return
-        self.kept = channel.peek()
-        self.length = len(self.kept)
-        channel.skip(self.length)
+        else:
+            self._most = max(self._most, limit)
 
     @property
     def is_whole(self) -> bool:
         """Whether everything of the body is still to be had."""
         return self._flow is None or self._flow.whole
+
+    @property
+    def content(self) -> bytes | None:
+        """The whole body, once it is kept to its end; None: it is not, or trailer fields follow it."""
+        if self.kept is not None or self._flow is None:
+            return self.kept
+        return self._flow.passed
 
     @property
     def moved(self) -> int:
@@ -87,11 +83,14 @@ class RequestBody:
         return 0 if self._flow is None else self._flow.moved
 
     def flow(self, sink: Channel, write_timeout: float, is_timed: bool = True) -> Flow:
-        """The body's way to `sink`, where the request's head is held.
+        """The body's way to `sink`, where the request's head is held, from its beginning.
 
         `is_timed`: the client has as long for the next bytes as its listener grants; else whoever pumps
         sees to that.
         """
+        if self._flow is not None and self._flow.kept is not None:
+            self._flow.again(sink, self.framing, write_timeout)
+            return self._flow
         self._flow = Flow(
             self._channel,
             sink,
@@ -101,6 +100,7 @@ class RequestBody:
             self._timeout if is_timed else 0.0,
             write_timeout,
             self.limit,
+            self._most,
         )
         return self._flow
 

@@ -1,7 +1,6 @@
 # cython: language_level=3
 """C side of channel.pyx, for channels of other kinds."""
 
-from ..wire.body cimport ChunkedDecoder
 from ..wire.head cimport Head
 
 cdef extern from "sys/uio.h" nogil:
@@ -28,6 +27,7 @@ cdef enum:
 cdef enum:
     SMALL = 16384       # a head, or a small message with its head
     LARGE = 262144      # a body on its way
+    TURN = 1048576      # bytes that are moved before others get their turn
     BY_STREAM = 4       # a framing beside those of heads: the channel itself says where a message ends
 
 cdef unsigned char *borrow(Py_ssize_t size) except NULL
@@ -85,39 +85,3 @@ cdef class Channel:
 
 #: Wait until `a` or `b` is ready for what is wanted: 1, or 0 when `timeout` seconds (0: none) are over.
 cdef int wait(Channel a, int want_a, Channel b, int want_b, double timeout) except -1
-
-cpdef int pump(Flow a, Flow b=*, Channel stop=*, Channel watch=*, bint lead=*, double idle=*,
-               double until=*) except -1
-
-cdef class Flow:
-    cdef readonly Channel source
-    cdef readonly Channel sink
-    cdef int framing_in
-    cdef int framing_out
-    cdef long long remaining
-    cdef long long limit
-    cdef double read_timeout
-    cdef double write_timeout
-    cdef double deadline
-    cdef ChunkedDecoder decoder
-    cdef iovec pieces[4]
-    cdef int first
-    cdef int last
-    cdef char prefix[24]
-    cdef bytes tail
-    cdef bytes front
-    cdef Py_ssize_t taken
-    cdef Py_ssize_t budget
-    cdef bint final
-    cdef public bint half_close     # at the end of the source, end the sink's sending side (a tunnel)
-    cdef int state
-    cdef readonly bint done
-    cdef readonly object broken
-    cdef readonly long long moved
-    cdef readonly bint whole        # nothing of the body has left the source's buffer: another flow can begin anew
-    cdef int step(self) except -1
-    cdef int _produce(self) except -1
-    cdef int _fill(self) except -99
-    cdef void _piece(self, const void *data, size_t size) noexcept
-    cdef void _close_framing(self)
-    cdef bytes _trailer_lines(self)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Final
 
-from ..errors import SidecarError
 from ..wire.head import Head
 
 HEAD: Final[int]  # what read_head ends with: the head is complete,
@@ -12,8 +11,6 @@ TORN: Final[int]  # … in the middle of the head,
 IDLE: Final[int]  # no first byte in time,
 SLOW: Final[int]  # not complete in time,
 GONE: Final[int]  # the watched channel's peer left meanwhile
-FINISHED: Final[int]
-STOPPED: Final[int]
 
 class Channel:
     """A connected socket, which it owns. One greenlet at a time may wait on it."""
@@ -46,35 +43,3 @@ class Channel:
     def linger(self, timeout: float, limit: int = 67108864) -> None: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
-
-class Flow:
-    """A body on its way from one channel to another, framed anew. Moves only when pumped."""
-
-    source: Channel
-    sink: Channel
-    done: bool
-    broken: SidecarError | None
-    moved: int  # bytes of the body, framing excluded
-    whole: bool  # nothing of the body has left the source's buffer: another flow can begin anew
-    half_close: bool
-    def __init__(
-        self,
-        source: Channel,
-        sink: Channel,
-        framing_in: int,
-        length: int,
-        framing_out: int,
-        read_timeout: float,
-        write_timeout: float,
-        limit: int = -1,
-    ) -> None: ...
-
-def pump(
-    a: Flow,
-    b: Flow | None = None,
-    stop: Channel | None = None,
-    watch: Channel | None = None,
-    lead: bool = False,
-    idle: float = 0,
-    until: float = 0,
-) -> int: ...

@@ -52,7 +52,6 @@ cdef class Multiplex(Bringer):
     cdef long window                # of a stream, ours
     # input
     cdef bint has_preface
-    cdef int grace                  # frames that may still belong to the beginning of the last request
     cdef bint has_settings
     cdef unsigned int last_stream   # the highest that the peer opened
     cdef unsigned int next_stream   # the next that we open

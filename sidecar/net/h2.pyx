@@ -95,9 +95,6 @@ cdef enum:
     MOST_CONTROL = 1000
     CONTROL_RATE = 100
 
-cdef enum:
-    GRACE = 8               # frames behind a request's head that belong to its beginning, if its body is among them
-
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 cdef const unsigned char *_preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -347,7 +344,7 @@ cdef class Multiplex(Bringer):
         cdef double left, slice_end = now() + SLICE
         cdef bint is_all = self._process(slice_end)
         while not self.is_over:
-            if not is_all or self.heard > slice_end and self.grace == 0:
+            if not is_all or self.heard > slice_end:
                 take_turns()
                 slice_end = now() + SLICE
                 # Who sends and sends would never be late else.
@@ -486,13 +483,10 @@ cdef class Multiplex(Bringer):
                 continue
             if have < 9:
                 return True
+            if self.heard > slice_end:
+                return False
             size = (<Py_ssize_t>at[0] << 16) | (<Py_ssize_t>at[1] << 8) | at[2]
             kind = at[3]
-            # A request begins with the body that came with it: a whole one can be sent again.
-            if self.heard > slice_end and (self.grace == 0 or kind == HEADERS):
-                return False
-            if self.grace:
-                self.grace -= 1
             if size > FRAME:
                 self._fail(FRAME_SIZE_ERROR, "frame_too_large")
             if not self.has_settings and kind != SETTINGS:
@@ -567,9 +561,7 @@ cdef class Multiplex(Bringer):
         if self.unacknowledged >= WINDOW // 2:
             self._put_number(WINDOW_UPDATE, 0, self.unacknowledged)
             self.unacknowledged = 0
-        if flags & END_STREAM:
-            self.grace = 0
-        elif size == 0:
+        if size == 0 and not flags & END_STREAM:
             self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "empty_frames")
         if flags & PADDED:
             if size == 0:
@@ -726,7 +718,6 @@ cdef class Multiplex(Bringer):
             self.last_stream = id
             return self._charge(&self.control, MOST_CONTROL, CONTROL_RATE, "too_many_streams")
         self.last_stream = id
-        self.grace = 0 if ends else GRACE
         head = builder.request(ends)
         stream = Stream.__new__(Stream, self.channel.fd)
         stream.mux = self
@@ -1451,11 +1442,6 @@ cdef class Stream(Channel):
     def trailers(self):
         """The trailer fields of what was received, as lines."""
         return b"" if self.fields is None else self.fields
-
-    @property
-    def is_complete(self):
-        """Whether all that the peer sends is here, and has no trailer fields."""
-        return self.in_ended and not self.was_reset and self.fields is None
 
     def shutdown_write(self):
         self._finish(b"")

@@ -147,7 +147,8 @@ class RouteSettings(Section):
     mirror: Share | None = option(
         None,
         optional(SHARE),
-        "An upstream that gets a copy of the requests, or of some: canary 10%; its answers are thrown away.",
+        "An upstream that gets a copy of the requests, or of some: canary 10%; its answers are thrown away. "
+        "A request whose body is larger than that upstream's retry_body is not copied.",
     )
     redirect: Redirect | None = option(
         None,

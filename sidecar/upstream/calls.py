@@ -2,7 +2,7 @@
 """Calls of gRPC on their way to an upstream that speaks HTTP/2; what is no call passes by.
 
 Law: a call may be silent for as long as a tunnel may, and ends when the time is over that its client gave it
-(grpc-timeout). One whose whole message is here is kept, so that a server that refuses it costs nothing.
+(grpc-timeout). Its first messages are kept as they pass, so that a server that refuses it costs nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEAST: Final = 0.001
 
 
 class Calls:
-    """Answers from `forward`. `kept`: largest body of a call that is kept, in bytes."""
+    """Answers from `forward`. `kept`: bytes of a call's messages that are kept."""
 
     __slots__ = ("_calls", "_forward", "_kept")
 
@@ -42,7 +42,7 @@ class Calls:
                 raise Failure("response_timeout", "the time of the call was over when it came")
             forward = self._forward.for_calls(max(seconds, _LEAST))
         if request.body is not None:
-            request.body.keep_complete(self._kept)
+            request.body.keep(self._kept)
         response = forward(request)
         body = response.body
         if type(body) is Relay:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from ..errors import Broken, Failure
 from ..message import Attempt, Request
-from ..net.channel import Channel, Flow, pump
+from ..net.channel import Channel
+from ..net.flow import Flow, pump
 from ..wire.head import CLOSE
 from .exchange import Terms
 from .group import Group

@@ -4,7 +4,8 @@
 cimport cython
 
 from ..message cimport Attempt, Request, Response
-from ..net.channel cimport Channel, Flow
+from ..net.channel cimport Channel
+from ..net.flow cimport Flow
 from ..wire.head cimport Limits, RequestHead, ResponseHead
 from .server cimport Server
 

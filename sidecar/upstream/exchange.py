@@ -13,7 +13,8 @@ from typing import Final
 from ..errors import Broken, Failure, Malformed
 from ..message import Attempt, Request, Response
 from ..net.body import RequestBody
-from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel, Flow, pump
+from ..net.channel import CLOSED, GONE, HEAD, IDLE, SLOW, Channel
+from ..net.flow import Flow, pump
 from ..wire import grpc
 from ..wire.head import LENGTH, NONE, Limits, ResponseHead
 from .introduction import Introduce
@@ -184,7 +185,10 @@ class Exchange:
         relay.idle = timeouts.idle
         relay.until = self._began + timeouts.request if timeouts.request else 0.0
         relay.is_last = self._is_cut
-        relay.upload = upload if upload is not None and not upload.done else None
+        if upload is not None and not upload.done:
+            relay.upload = upload
+            # It is for nobody else any more.
+            upload.forget()
         return Response(head, relay)
 
     def elapsed(self) -> float:
@@ -232,7 +236,7 @@ class Exchange:
                 upgrade,
                 body.framing,
                 body.length,
-                body.expects and not body.continued,
+                body.expects and not body.continued and not body.moved,
             )
         channel = self._channel
         try:

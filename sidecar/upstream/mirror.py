@@ -1,15 +1,16 @@
 """A copy of some requests for another upstream: a new version on real traffic, its answers thrown away.
 
-Law: the original neither waits for a copy nor fails with it. Copies are bounded in number, and a request
-whose body is too large to be kept has none.
+Law: the original neither waits for a copy nor fails with it. Copies are bounded in number. One is made when
+all of the body is known, maybe after the original was answered; a body too large to be kept has none.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from ..errors import Failure, Malformed
 from ..message import Handler, Request, Response
+from ..net.body import RequestBody
 from ..runtime import Tasks
 from ..wire.head import LENGTH
 from .relay import Relay
@@ -40,9 +41,6 @@ class Copied:
     def keep(self, limit: int) -> None:
         """It is kept."""
 
-    def keep_complete(self, limit: int) -> None:
-        """It is kept."""
-
 
 class Mirror:
     """A handler around another; `percent` of its requests go to `other` too. `largest`: bytes of a body."""
@@ -62,21 +60,32 @@ class Mirror:
     def __call__(self, request: Request) -> Response:
         """What the original's upstream answers. Raises Failure."""
         self._credit += self._percent
-        if self._credit >= 100:
-            self._credit -= 100
-            self._copy(request)
-        return self._handler(request)
-
-    def _copy(self, request: Request) -> None:
+        if self._credit < 100:
+            return self._handler(request)
+        self._credit -= 100
         body = request.body
         if body is not None:
             body.keep(self._largest)
-            body.keep_complete(self._largest)
-        if self._active >= _MOST or (body is not None and body.kept is None):
+        if body is None or body.kept is not None:
+            self._copy(request, _copy_of(request))
+            return self._handler(request)
+        # Its end is known when it has passed; what is on the way may still change the request.
+        copy = _copy_of(request)
+        try:
+            return self._handler(request)
+        finally:
+            self._copy(request, copy)
+
+    def _copy(self, request: Request, copy: Request) -> None:
+        body: RequestBody | None = request.body
+        content = None if body is None else body.content
+        if self._active >= _MOST or (body is not None and content is None):
             self.skipped += 1
             return
+        if content is not None:
+            copy.body = Copied(content)
         self._active += 1
-        self._tasks.spawn("mirror", self._send, _copy_of(request))
+        self._tasks.spawn("mirror", self._send, copy)
 
     def _send(self, copy: Request) -> None:
         response = None
@@ -108,6 +117,4 @@ def _copy_of(request: Request) -> Request:
         "tls",
     ):
         setattr(copy, name, getattr(request, name))
-    body: Any = request.body
-    copy.body = None if body is None else Copied(body.kept)
     return copy

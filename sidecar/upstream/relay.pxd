@@ -4,7 +4,8 @@
 cimport cython
 
 from ..message cimport Attempt, Request
-from ..net.channel cimport Channel, Flow
+from ..net.channel cimport Channel
+from ..net.flow cimport Flow
 from ..wire.head cimport ResponseHead
 from .server cimport Server
 

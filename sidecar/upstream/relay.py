@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import Broken, Failure, Malformed
 from ..message import Attempt, Request
-from ..net.channel import Channel, Flow, pump
+from ..net.channel import Channel
+from ..net.flow import Flow, pump
 from ..wire.body import ChunkedDecoder
 from ..wire.grpc import field, status
 from ..wire.head import CHUNKED, CLOSE, LENGTH, ResponseHead

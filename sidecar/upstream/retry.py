@@ -109,7 +109,8 @@ class RetryOptions:
     retry_body: int = option(
         16 << 10,
         size(0, 1 << 20),
-        "Largest request body in bytes that is kept so that it can be sent again; a larger one is sent once.",
+        "Largest request body in bytes that is kept so that it can be sent again, one of unknown length as "
+        "it passes; a larger one is sent once.",
     )
     attempt_timeout: float = option(
         0.0,

@@ -27,7 +27,7 @@ LONG = {
     "sidecar/wire/h2_head.pyx": (500, "both directions share the tables of names and the lines of heads"),
     "sidecar/net/h2.pyx": (1500, "the connection and its streams share one layout and one buffer"),
     "sidecar/net/tls_channel.pyx": (900, "the channel and what OpenSSL calls for it share one layout"),
-    "sidecar/net/channel.pyx": (900, "every wait, the buffers and the pump share one state in C"),
+    "sidecar/net/channel.pyx": (650, "every wait and the buffers share one state in C"),
 }
 #: What events are told by: `Events.event`, and the callables that stand for it.
 TELLING = {"event", "tell", "_event", "on_problem", "_on_problem"}

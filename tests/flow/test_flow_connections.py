@@ -6,6 +6,8 @@ import gevent
 import pytest
 
 from sidecar.upstream.pool import Connection, ServerPool
+from sidecar.upstream.retry import RetryOptions
+from sidecar.wire.body import ChunkedDecoder
 from tests.support.proxies import Path, exchange
 from tests.support.streams import Script, ServerSide, settle, wait_until
 
@@ -223,24 +225,39 @@ def test_a_post_of_which_nothing_was_sent_is_repeated_with_its_body(request_byte
         assert attempts(path.records[1]) == [(True, "connection_terminated"), (False, None)]
 
 
-def test_a_chunked_body_that_was_begun_is_not_begun_again() -> None:
-    """A second server would take the middle of the body for its beginning."""
+@pytest.mark.parametrize(
+    ("size", "status", "requests"),
+    [
+        pytest.param(5, b"200", 2, id="kept"),
+        pytest.param(RetryOptions.retry_body, b"200", 2, id="just so kept"),
+        pytest.param(RetryOptions.retry_body + 2, b"502", 1, id="too large"),
+    ],
+)
+def test_a_chunked_body_is_begun_again_from_its_beginning_or_not_at_all(
+    size: int, status: bytes, requests: int
+) -> None:
+    """Another server would take the middle of the body for its beginning."""
 
     def die(side: ServerSide) -> None:
         side.read_request()
         side.send(OK)
         side.read_until(b"\r\n\r\n")
+        side.read(len(chunk))
         side.reset()
 
+    chunk = b"%x\r\n%b\r\n" % (size - 1, b"x" * (size - 1))
     with Path(die, [OK]) as path:
         client = path.connect()
         client.send(GET % 1)
         client.read(len(OK))
-        client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n")
+        client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk)
         wait_until(lambda: path.server.connections[0].sock.closed)
-        client.send(b"hello\r\n0\r\n\r\n")
-        assert client.read(12) == b"HTTP/1.1 502"
-        assert len(path.received) == 1
+        client.send(b"1\r\ny\r\n0\r\n\r\n")
+        assert client.read(12) == b"HTTP/1.1 " + status
+        assert len(path.received) == requests
+        if requests == 2:
+            body, _ = ChunkedDecoder().feed(path.received[1].partition(b"\r\n\r\n")[2])
+            assert body == b"x" * (size - 1) + b"y"
 
 
 def test_an_interim_response_means_that_the_server_acts() -> None:

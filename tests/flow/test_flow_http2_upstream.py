@@ -296,6 +296,33 @@ def test_a_stream_that_was_refused_is_asked_again_whatever_the_method() -> None:
         assert it.fails == [0]
 
 
+def test_what_has_passed_of_a_body_when_a_stream_is_refused_is_not_lost() -> None:
+    """Its length is unknown, and a part of it comes before the refusal and a part after that."""
+    refused = Event()
+
+    def script(it: Speaker) -> None:
+        it.answer(it.request()[0])
+        stream, _ = it.request()
+        it.next(h2.events.DataReceived, stream)
+        it.reset(stream, REFUSED_STREAM)
+        refused.set()
+        stream, _ = it.request()
+        it.answer(stream, it.body(stream))
+
+    def send(it: Fleet) -> None:
+        it.client.send(b"5\r\nhello\r\n")
+        refused.wait()
+        it.client.send(b"6\r\n world\r\n0\r\n\r\n")
+
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with http2([speak(script)]) as it:
+        assert it.status() == 200
+        sending = start(send, it)
+        assert body_of(it, it.ask(head)) == b"hello world"
+        outcome(sending)
+        assert [one[3] for one in it.attempts] == ["stream_refused", ""]
+
+
 def test_a_new_connection_that_refuses_is_followed_by_another_server() -> None:
     refusing = speak(lambda it: it.reset(it.request()[0], REFUSED_STREAM))
     with http2([refusing], [serving()]) as it:

@@ -6,11 +6,9 @@ import pytest
 
 from sidecar.errors import Failure, Malformed
 from sidecar.net.body import RequestBody
-from sidecar.net.channel import pump
-from sidecar.net.h2 import Stream
+from sidecar.net.flow import pump
 from sidecar.wire.head import Limits, RequestHead
-from tests.support.http2 import DATA, END_STREAM, HI, POST, Served, frame
-from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start, wait_until
+from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -171,8 +169,58 @@ def test_a_body_that_is_large_or_unknown_or_held_back_stays_where_it_is(fields: 
         peer.channel.unread(b"hello!")
         body = body_of(peer, fields)
         body.keep(5)
-        assert (body.kept, body.is_whole, body.moved) == (None, True, 0)
+        assert (body.kept, body.content, body.is_whole, body.moved) == (None, None, True, 0)
         assert peer.channel.peek() == b"hello!"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wire", "content"),
+    [
+        (CHUNKED, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", b"hello"),
+        (CHUNKED, b"0\r\n\r\n", b""),
+        ("Content-Length: 5\r\nExpect: 100-continue", b"hello", b"hello"),
+        ("Content-Length: 6\r\nExpect: 100-continue", b"hello!", None),
+        (CHUNKED, b"6\r\nhello!\r\n0\r\n\r\n", None),
+        (CHUNKED, b"3\r\nhel\r\n3\r\nlo!\r\n0\r\n\r\n", None),
+        # Fields behind it are more than bytes.
+        (CHUNKED, b"5\r\nhello\r\n0\r\nX: y\r\n\r\n", None),
+    ],
+)
+def test_one_that_is_unknown_or_held_back_is_kept_as_it_passes(
+    fields: str, wire: bytes, content: bytes | None
+) -> None:
+    with ScriptedPeer() as peer, ScriptedPeer() as server:
+        body = body_of(peer, fields)
+        body.keep(5)
+        flow = body.flow(server.channel, TIMEOUT)
+        pumping = start(pump, flow)
+        peer.send_pieces(wire, 2)
+        outcome(pumping)
+        assert body.content == content
+        assert body.is_whole == (b"!" not in wire)
+        assert body.settle()
+        flow.forget()
+        assert body.content is None
+        assert not body.is_whole
+
+
+def test_what_was_kept_as_it_passed_is_sent_again_and_the_rest_follows() -> None:
+    with ScriptedPeer() as peer, ScriptedPeer() as first, ScriptedPeer() as second:
+        body = body_of(peer, CHUNKED)
+        body.keep(100)
+        pumping = start(pump, body.flow(first.channel, TIMEOUT))
+        peer.send(b"5\r\nhello\r\n3")
+        assert first.read(10) == b"5\r\nhello\r\n"
+        pumping.kill()
+        assert (body.is_whole, body.content) == (True, None)
+        peer.send(b"\r\nyou\r\n0\r\n\r\n")
+        for sink in (second, first):
+            pump(body.flow(sink.channel, TIMEOUT))
+            assert (body.is_whole, body.content, body.moved) == (True, b"helloyou", 8)
+        second.channel.close()
+        assert second.read_all() == b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n"
+        first.channel.close()
+        assert first.read_all() == b"8\r\nhelloyou\r\n0\r\n\r\n"
 
 
 def test_a_body_that_was_read_ahead_is_kept_from_there() -> None:
@@ -242,52 +290,3 @@ def test_a_body_that_was_passed_on_in_part_is_not_settled() -> None:
             pump(body.flow(server.channel, TIMEOUT))
         assert body.moved == 4
         assert not body.settle()
-
-
-# -- a body that is here to its end
-
-
-def kept(*pieces: bytes, ends: bool = True, limit: int = 10, bound: int = -1) -> bytes | None:
-    """What is kept of a stream's body when it is asked for; the whole of it is passed on afterwards."""
-    found: list[bytes | None] = []
-
-    def serve(stream: Stream) -> None:
-        head = RequestHead(Limits())
-        stream.read_head(head, TIMEOUT, TIMEOUT)
-        wait_until(lambda: stream.is_complete if ends else True)
-        body = RequestBody(head, stream, TIMEOUT)
-        if bound >= 0:
-            body.bound(bound)
-        body.keep_complete(limit)
-        found.append(body.kept)
-        assert body.is_whole
-        stream.send(HI, TIMEOUT)
-        stream.finish()
-
-    with Served(serve) as client:
-        client.send(client.headers(1, POST, ends=False))
-        for number, piece in enumerate(pieces, 1):
-            client.send(frame(DATA, END_STREAM if ends and number == len(pieces) else 0, 1, piece))
-        assert client.answer(1).body == b"hi"
-        assert not client.failed
-    return found[0]
-
-
-def test_a_body_that_is_here_to_its_end_is_kept() -> None:
-    assert kept(b"hel", b"lo") == b"hello"
-    assert kept(b"x" * 10) == b"x" * 10
-    assert kept(b"") == b""
-
-
-def test_one_that_is_longer_or_not_complete_stays_where_it_is() -> None:
-    assert kept(b"x" * 11) is None
-    assert kept(b"x" * 6, bound=5) is None
-    assert kept(b"hel", ends=False) is None
-
-
-def test_one_that_is_no_stream_has_no_end_to_be_seen() -> None:
-    with ScriptedPeer(readable=True) as peer:
-        body = body_of(peer, "Content-Length: 5")
-        peer.send(b"hello")
-        body.keep_complete(10)
-        assert body.kept is None

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from sidecar.errors import Broken
-from sidecar.net.channel import Flow, pump
+from sidecar.net.flow import Flow, pump
 from sidecar.net.h2 import Stream
 from sidecar.wire.head import CHUNKED, CLOSE, Limits, RequestHead
 from tests.support import http2

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Broken, Failure
-from sidecar.net.channel import Channel, Flow, pump
+from sidecar.net.channel import Channel
+from sidecar.net.flow import Flow, pump
 from sidecar.net.tls_channel import TlsChannel
 from sidecar.wire.body import ChunkedDecoder
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH

@@ -18,7 +18,6 @@ from tests.support.http2 import (
     END_STREAM,
     POST,
     RST_STREAM,
-    WINDOW_UPDATE,
     Served,
     frame,
     greet,
@@ -172,28 +171,6 @@ def test_a_connection_that_brings_frame_after_frame_lets_others_have_their_turn(
         assert sum(shares) > len(small)
         # A slice that is over at once leaves one frame; what is read at one time is up to 256 KiB.
         assert max(shares) < 1000
-
-
-@pytest.mark.usefixtures("no_slices")
-def test_a_request_begins_with_the_body_that_came_with_it() -> None:
-    """Or it could not be sent again, nor copied; however busy the machine is."""
-    complete: list[bool] = []
-
-    def serve(stream: Stream) -> None:
-        complete.append(stream.is_complete)
-        greet(stream)
-
-    for _ in range(10):
-        with Served(serve) as client:
-            body = (
-                frame(DATA, 0, n, b"bo") + number(WINDOW_UPDATE, 0, 4) + frame(DATA, END_STREAM, n)
-                for n in _IDS
-            )
-            asked = (client.headers(n, POST, False) + after for n, after in zip(_IDS, body, strict=True))
-            client.send(b"".join(asked))
-            for n in _IDS:
-                assert client.answer(n).status == 200
-    assert complete == [True] * 10 * MANY
 
 
 def test_what_a_client_asked_for_before_it_left_does_not_begin() -> None:

@@ -17,7 +17,8 @@ import gevent
 from gevent import socket
 
 from sidecar.config.addresses import Address
-from sidecar.net.channel import Channel, Flow
+from sidecar.net.channel import Channel
+from sidecar.net.flow import Flow
 from sidecar.runtime import Random, SystemClock, Tasks, World
 
 TIMEOUT = 10.0
@@ -192,10 +193,11 @@ class Pair:
         self.sink.__exit__()
 
     def flow(
-        self, framing_in: int, length: int, framing_out: int, *, timeout: float = TIMEOUT, limit: int = -1
+        self, framing_in: int, length: int, framing_out: int, *, timeout: float = TIMEOUT, **more: int
     ) -> Flow:
+        """From the source to the sink. `more`: limit, keep."""
         return Flow(
-            self.source.channel, self.sink.channel, framing_in, length, framing_out, timeout, timeout, limit
+            self.source.channel, self.sink.channel, framing_in, length, framing_out, timeout, timeout, **more
         )
 
     def back(self, framing_in: int, length: int, framing_out: int) -> Flow:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from gevent.event import Event
 
 from sidecar.message import Request
 from sidecar.runtime import FakeClock
@@ -123,12 +124,40 @@ def test_a_body_that_was_kept_is_sent_again(first: str, method: bytes) -> None:
 
 
 @pytest.mark.parametrize("first", FIRST)
-@pytest.mark.parametrize(("data", "options"), [(post(method=b"PUT"), {"retry_body": 4}), (CHUNKED, {})])
-def test_a_body_that_streams_goes_on_only_while_it_is_whole(
-    first: str, data: bytes, options: dict[str, int]
-) -> None:
+@pytest.mark.parametrize("data", [post(method=b"PUT"), CHUNKED])
+def test_a_body_that_is_too_large_to_be_kept_goes_on_only_while_it_is_whole(first: str, data: bytes) -> None:
     _, result, arrived = FIRST[first]
-    assert run(first, data, retry_on=ALL, **options) == ((FIRST_ONLY, result) if arrived else (BOTH, 200))
+    assert run(first, data, retry_on=ALL, retry_body=4) == ((FIRST_ONLY, result) if arrived else (BOTH, 200))
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_body_of_unknown_length_is_kept_as_it_passes(first: str) -> None:
+    assert run(first, CHUNKED, retry_on=ALL, retry_body=5) == (BOTH, 200)
+
+
+def test_a_body_that_comes_in_pieces_reaches_the_second_server_whole() -> None:
+    """The first one has got one piece when it dies, and the others come after that."""
+    begun, died = Event(), Event()
+
+    def dies(side: ServerSide) -> None:
+        side.read_until(b"\r\n\r\n5\r\nhello\r\n")
+        begun.set()
+        side.reset()
+        died.set()
+
+    def sends(it: Fleet) -> None:
+        begun.wait()
+        died.wait()
+        it.client.send(b"6\r\n world\r\n0\r\n\r\n")
+
+    head, body = CHUNKED.split(b"\r\n\r\n", 1)
+    with fleet([dies], [[OK]]) as it:
+        sending = start(sends, it)
+        assert it.status(head + b"\r\n\r\n" + body.removesuffix(b"0\r\n\r\n")) == 200
+        outcome(sending)
+        assert it.asked == BOTH
+        (received,) = it.fakes[1].received
+        assert received.endswith(b"\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
 
 
 def test_a_body_that_the_first_server_did_not_want_goes_to_the_second_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sidecar.errors import Failure, Malformed
 from sidecar.message import Request, Response
 from sidecar.net.body import RequestBody
+from sidecar.net.flow import pump
 from sidecar.runtime import Tasks
 from sidecar.upstream import mirror as module
 from sidecar.upstream.mirror import Mirror
@@ -109,17 +111,60 @@ def test_the_copy_brings_the_body_and_leaves_it_to_the_original(both: Both, clie
     assert request.body.kept == b"hello"
 
 
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+HELD_BACK = b"Expect: 100-continue\r\n"
+
+
+class Reader(Upstream):
+    """One to whom the body goes; it changes the request as a later step may, and fails if it is told to."""
+
+    def __call__(self, request: Request) -> Response:
+        with ScriptedPeer() as server:
+            pump(request.body.flow(server.channel, TIMEOUT))
+        request.target = b"/changed"
+        return super().__call__(request)
+
+
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize(
     "data",
-    [
-        post(b"x" * 101),
-        b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        post(b"x", fields=b"Expect: 100-continue\r\n"),
-    ],
-    ids=["large", "chunked", "held back"],
+    [CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", post(b"hello", fields=HELD_BACK)],
+    ids=["chunked", "held back"],
 )
-def test_a_body_that_cannot_be_kept_is_not_copied(both: Both, client: ScriptedPeer, data: bytes):
-    both.ask(with_body(client, data))
+def test_a_body_that_passes_is_copied_when_all_of_it_is_known(client: ScriptedPeer, data: bytes, fails: bool):
+    both = Both()
+    both.original = Reader()
+    both.original.error = Failure("connection_terminated") if fails else None
+    mirror = Mirror(both.original, both.shadow, 100, 5, both.tasks)
+    request = with_body(client, data)
+    request.target = b"/rewritten"
+    with pytest.raises(Failure) if fails else nullcontext():
+        mirror(request)
+    assert both.shadow.met == []
+    settle()
+    (copy,) = both.shadow.met
+    assert (copy.body.kept, copy.body.length, copy.target) == (b"hello", 5, b"/rewritten")
+    assert request.target == b"/changed"
+    assert mirror.skipped == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [post(b"x" * 101), CHUNKED + b"65\r\n%b\r\n0\r\n\r\n" % (b"x" * 101), CHUNKED + b"0\r\nX-Sum: 1\r\n\r\n"],
+    ids=["large", "large chunks", "trailer fields"],
+)
+def test_a_body_that_cannot_be_kept_is_not_copied(client: ScriptedPeer, data: bytes):
+    both = Both()
+    both.original = Reader()
+    mirror = Mirror(both.original, both.shadow, 100, 100, both.tasks)
+    mirror(with_body(client, data))
+    settle()
+    assert both.shadow.met == []
+    assert mirror.skipped == 1
+
+
+def test_a_body_that_the_original_did_not_read_is_not_copied(both: Both, client: ScriptedPeer):
+    both.ask(with_body(client, CHUNKED + b"0\r\n\r\n"))
     assert both.shadow.met == []
     assert both.mirror.skipped == 1
     assert len(both.original.met) == 1

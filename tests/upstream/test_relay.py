@@ -10,7 +10,8 @@ from gevent.event import Event
 
 from sidecar.errors import Failure
 from sidecar.message import Attempt
-from sidecar.net.channel import Channel, Flow
+from sidecar.net.channel import Channel
+from sidecar.net.flow import Flow
 from sidecar.upstream.pool import Connection
 from sidecar.upstream.relay import Relay, Tunnel
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH, Limits, ResponseHead

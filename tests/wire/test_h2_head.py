@@ -332,7 +332,7 @@ def test_trailers_are_field_lines_or_refused(fields: list[tuple[bytes, bytes]]) 
     seen: list[bytes] = []
 
     def serve(stream: Stream) -> None:
-        from sidecar.net.channel import Flow, pump
+        from sidecar.net.flow import Flow, pump
         from tests.support.streams import ScriptedPeer
 
         stream.read_head(RequestHead(Limits()), TIMEOUT, TIMEOUT)

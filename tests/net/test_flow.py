@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import Broken, Malformed
-from sidecar.net.channel import FINISHED, Flow, pump
+from sidecar.net.flow import FINISHED, Flow, pump
 from sidecar.wire.body import ChunkedDecoder
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH
-from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start
+from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -335,3 +336,104 @@ def test_a_killed_flow_leaves_no_waiter_behind() -> None:
         pumping.kill()
         pair.source.send(b"hello")
         assert pump(pair.flow(LENGTH, 5, LENGTH)) == FINISHED
+
+
+# -- a body that is kept as it passes
+
+
+def cut_after(pair: Pair, flow: Flow, wire: bytes) -> None:
+    """Let so much of the body come, and end there."""
+    channel = pair.source.channel
+    before = channel.received
+    pumping = start(pump, flow)
+    pair.source.send(wire)
+    wait_until(lambda: channel.received == before + len(wire) and (pumping.dead or channel.pending == 0))
+    pumping.kill()
+
+
+@settings(max_examples=100)
+@given(
+    data=st.binary(max_size=2000),
+    framing_in=st.sampled_from([LENGTH, CHUNKED]),
+    framing_out=st.sampled_from(FRAMINGS),
+    cuts=st.lists(st.integers(0, 3000), max_size=3),
+)
+def test_a_body_that_was_kept_reaches_whoever_comes_last_whole(
+    data: bytes, framing_in: int, framing_out: int, cuts: list[int]
+) -> None:
+    """However much of it has come when each attempt before it breaks off."""
+    trailer = b"X-Sum: 1\r\n" if framing_in == CHUNKED else b""
+    wire = chunked(data, 300, trailer) if trailer else data
+    bounds = sorted({min(cut, len(wire)) for cut in cuts} | {0})
+    with Pair() as pair:
+        flow = pair.flow(framing_in, length_of(framing_in, data), framing_out, keep=2000)
+        for begin, end in itertools.pairwise(bounds):
+            cut_after(pair, flow, wire[begin:end])
+            pair.sink.channel.close()
+            pair.sink.close()
+            pair.sink = ScriptedPeer()
+            if end != bounds[-1]:
+                flow.again(pair.sink.channel, framing_out, TIMEOUT)
+        pair.sink.channel.hold(b"HEAD")
+        flow.again(pair.sink.channel, framing_out, TIMEOUT)
+        pair.source.send(wire[bounds[-1] :])
+        reading = start(pair.sink.read_all)
+        assert pump(flow) == FINISHED
+        pair.sink.channel.shutdown_write()
+        received = outcome(reading)
+        assert received[:4] == b"HEAD"
+        assert unframed(framing_out, received[4:]) == data
+        assert received.endswith(b"\r\nX-Sum: 1\r\n\r\n") == (framing_out == CHUNKED and trailer != b"")
+        assert (flow.moved, flow.whole, flow.kept) == (len(data), True, data)
+        assert flow.passed == (None if trailer else data)
+
+
+def test_a_sink_that_takes_a_part_gets_nothing_twice_and_the_next_one_all_of_it() -> None:
+    data = os.urandom(300_000)
+    with Pair(send_buffer=4096) as pair, ScriptedPeer() as other:
+        flow = pair.flow(LENGTH, len(data), CHUNKED, keep=len(data))
+        sending = start(pair.source.send, data)
+        pumping = start(pump, flow)
+        got = pair.sink.read(10_000)
+        pair.sink.close()
+        assert broken(outcome, pumping) == ("sink", "reset")
+        assert flow.whole
+        assert flow.passed is None
+        flow.again(other.channel, CHUNKED, TIMEOUT)
+        reading = start(other.read_all)
+        assert pump(flow) == FINISHED
+        outcome(sending)
+        other.channel.shutdown_write()
+        assert unframed(CHUNKED, outcome(reading)) == data
+        assert data.startswith(got.partition(b"\r\n")[2][:4000])
+
+
+def test_what_is_more_than_may_be_kept_is_not_kept() -> None:
+    with Pair() as pair:
+        flow = pair.flow(CHUNKED, 0, CHUNKED, keep=5)
+        assert flow.kept == b""
+        cut_after(pair, flow, b"5\r\nhello\r\n")
+        assert (flow.whole, flow.kept) == (True, b"hello")
+        cut_after(pair, flow, b"1\r\n!\r\n")
+        assert (flow.whole, flow.kept, flow.passed) == (False, None, None)
+
+
+def test_what_is_forgotten_is_not_whole_any_more() -> None:
+    with Pair() as pair:
+        flow = pair.flow(LENGTH, 10, LENGTH, keep=10)
+        flow.forget()
+        assert flow.whole
+        flow = pair.flow(LENGTH, 10, LENGTH, keep=10)
+        cut_after(pair, flow, b"hello")
+        assert (flow.whole, flow.kept) == (True, b"hello")
+        flow.forget()
+        assert (flow.whole, flow.kept, flow.passed) == (False, None, None)
+
+
+def test_a_source_that_was_closed_meanwhile_breaks_the_flow_that_begins_anew() -> None:
+    with Pair() as pair, ScriptedPeer() as other:
+        flow = pair.flow(LENGTH, 10, LENGTH, keep=10)
+        cut_after(pair, flow, b"hello")
+        pair.source.channel.close()
+        flow.again(other.channel, LENGTH, TIMEOUT)
+        assert broken(pump, flow) == ("source", "reset")

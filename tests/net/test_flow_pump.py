@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from sidecar.errors import Broken
-from sidecar.net.channel import FINISHED, STOPPED, Flow, pump
+from sidecar.net.flow import FINISHED, STOPPED, Flow, pump
 from sidecar.wire.head import CHUNKED, CLOSE, LENGTH
 from tests.support.streams import TIMEOUT, Pair, ScriptedPeer, now, outcome, settle, start, wait_until
 
