@@ -73,7 +73,7 @@ class RequestBody:
         """The whole body, once it is kept to its end; None: it is not, or trailer fields follow it."""
         if self.kept is not None or self._flow is None:
             return self.kept
-        return self._flow.passed
+        return self._flow.content
 
     @property
     def moved(self) -> int:

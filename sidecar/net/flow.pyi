@@ -35,9 +35,9 @@ class Flow:
     @property
     def whole(self) -> bool: ...  # all of the body is still to be had
     @property
-    def kept(self) -> bytes | None: ...  # the body's beginning that has passed, if it was kept
+    def kept(self) -> bytes | None: ...  # what was read of the body, if it was kept
     @property
-    def passed(self) -> bytes | None: ...  # the whole body, when all of it has passed and was kept
+    def content(self) -> bytes | None: ...  # the whole body, when all of it was read and kept
     def forget(self) -> None: ...  # keep no more
     def again(self, sink: Channel, framing_out: int, write_timeout: float) -> None:
         """Begin anew, to another sink; only with what was kept."""

@@ -61,13 +61,15 @@ cdef class Flow:
 
     @property
     def kept(self):
-        """The body's beginning that has passed, if it was kept."""
+        """What was read of the body, if it was kept."""
         return None if self.copy is None else bytes(self.copy)
 
     @property
-    def passed(self):
-        """The whole body, when all of it has passed and was kept; None also when there is more to it than bytes."""
-        return self.kept if self.done and self.broken is None and not self._trailer_lines() else None
+    def content(self):
+        """The whole body, when all of it was read and kept; None also when there is more to it than bytes."""
+        if not self.final or 0 <= self.limit < self.moved or self._trailer_lines():
+            return None
+        return self.kept
 
     cpdef forget(self):
         """Keep no more of it."""
@@ -76,10 +78,12 @@ cdef class Flow:
     cpdef again(self, Channel sink, int framing_out, double write_timeout):
         """Begin anew, to another sink; only with what was kept."""
         cdef bytes front = self.kept
-        # What was read last may not have left: it is among what was kept.
-        if self.source.fd >= 0:
-            self.source.start += self.taken
-        self.taken = 0
+        # What was read last may not have left: it is among what was kept, and from now on only there.
+        if self.taken:
+            self.begun = True
+            if self.source.fd >= 0:
+                self.source.start += self.taken
+            self.taken = 0
         self.first = self.last = 0
         self.sink = sink
         self.framing_out = BY_STREAM if sink.framed else framing_out

@@ -148,7 +148,8 @@ class RouteSettings(Section):
         None,
         optional(SHARE),
         "An upstream that gets a copy of the requests, or of some: canary 10%; its answers are thrown away. "
-        "A request whose body is larger than that upstream's retry_body is not copied.",
+        "Not copied is a request whose body is larger than that upstream's retry_body, has trailer fields or "
+        "was not read to its end before the answer began.",
     )
     redirect: Redirect | None = option(
         None,

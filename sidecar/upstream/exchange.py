@@ -185,10 +185,7 @@ class Exchange:
         relay.idle = timeouts.idle
         relay.until = self._began + timeouts.request if timeouts.request else 0.0
         relay.is_last = self._is_cut
-        if upload is not None and not upload.done:
-            relay.upload = upload
-            # It is for nobody else any more.
-            upload.forget()
+        relay.upload = upload if upload is not None and not upload.done else None
         return Response(head, relay)
 
     def elapsed(self) -> float:
@@ -218,11 +215,9 @@ class Exchange:
         if body is None:
             data = head.render(request.target, host, request.drop, request.extra, upgrade)
         elif body.kept is not None:
-            # A stream says itself where it ends, so that it needs no length which the client did not give.
-            framing = body.framing if self._channel.framed else LENGTH
             data = (
                 head.render(
-                    request.target, host, request.drop, request.extra, upgrade, framing, body.length, False
+                    request.target, host, request.drop, request.extra, upgrade, LENGTH, body.length, False
                 )
                 + body.kept
             )

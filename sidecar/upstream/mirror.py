@@ -72,9 +72,12 @@ class Mirror:
         # Its end is known when it has passed; what is on the way may still change the request.
         copy = _copy_of(request)
         try:
-            return self._handler(request)
-        finally:
+            response = self._handler(request)
+        except Failure:
             self._copy(request, copy)
+            raise
+        self._copy(request, copy)
+        return response
 
     def _copy(self, request: Request, copy: Request) -> None:
         body: RequestBody | None = request.body
@@ -84,8 +87,8 @@ class Mirror:
             return
         if content is not None:
             copy.body = Copied(content)
-        self._active += 1
         self._tasks.spawn("mirror", self._send, copy)
+        self._active += 1
 
     def _send(self, copy: Request) -> None:
         response = None

@@ -87,6 +87,8 @@ class Relay:
             if self.upload is None:
                 pump(flow, None, None, client, False, self.idle, self.until)
             else:
+                # It is for nobody else any more.
+                self.upload.forget()
                 # A client that leaves in the middle of its request must not hold the server's connection.
                 pump(self.upload, flow, None, client, True, self.idle, self.until)
         except Broken as broken:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+from functools import partial
 
-from sidecar.errors import Failure, Malformed
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.errors import Broken, Failure, Malformed
 from sidecar.net.body import RequestBody
-from sidecar.net.flow import pump
+from sidecar.net.channel import Channel
+from sidecar.net.flow import Flow, pump
+from sidecar.wire.body import ChunkedDecoder
 from sidecar.wire.head import Limits, RequestHead
-from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start
+from tests.support.streams import TIMEOUT, ScriptedPeer, outcome, start, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -255,6 +263,62 @@ def test_a_body_is_not_whole_once_chunk_framing_was_consumed() -> None:
             pump(body.flow(server.channel, TIMEOUT))
         assert body.moved == 0
         assert not body.is_whole
+
+
+@settings(max_examples=300)
+@given(
+    data=st.binary(min_size=1, max_size=20),
+    chunk=st.integers(1, 20),
+    is_chunked=st.booleans(),
+    limit=st.integers(0, 20),
+    attempts=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=4),
+)
+def test_while_it_is_whole_whoever_comes_next_gets_all_of_it(
+    data: bytes, chunk: int, is_chunked: bool, limit: int, attempts: list[tuple[int, bool]]
+) -> None:
+    """However many attempts break off, with sinks that are gone before they begin or take what has come."""
+    wire, fields = data, f"Content-Length: {len(data)}\r\nExpect: 100-continue"
+    if is_chunked:
+        pieces = [data[at : at + chunk] for at in range(0, len(data), chunk)]
+        wire = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        fields = CHUNKED
+    sent = 0
+    with ScriptedPeer() as peer, contextlib.ExitStack() as stack:
+        body = body_of(peer, fields)
+        body.keep(limit)
+        for cut, is_gone in sorted(attempts):
+            end = min(cut, len(wire))
+            sink = stack.enter_context(ScriptedPeer())
+            if is_gone:
+                sink.close()
+            pumping = start(broken_or_done, body.flow(sink.channel, TIMEOUT))
+            peer.send(wire[sent:end])
+            sent = end
+            wait_until(partial(_is_still, pumping, peer.channel, sent))
+            pumping.kill()
+            if not body.is_whole:
+                return
+        peer.send(wire[sent:] + b"NEXT")
+        sink = stack.enter_context(ScriptedPeer())
+        pump(body.flow(sink.channel, TIMEOUT))
+        sink.channel.close()
+        received = sink.read_all()
+        assert (ChunkedDecoder().feed(received)[0] if is_chunked else received) == data
+        assert body.moved == len(data)
+        assert body.content == (data if len(data) <= limit else None)
+        assert body.settle()
+        assert peer.channel.fill(4, TIMEOUT)
+        assert peer.channel.peek() == b"NEXT"
+
+
+def _is_still(pumping: gevent.Greenlet, channel: Channel, sent: int) -> bool:
+    return pumping.dead or (channel.received == sent and channel.pending == 0)
+
+
+def broken_or_done(flow: Flow) -> None:
+    """What becomes of an attempt that nobody looks at."""
+    with contextlib.suppress(Broken):
+        pump(flow)
 
 
 # -- settling

@@ -385,7 +385,7 @@ def test_a_body_that_was_kept_reaches_whoever_comes_last_whole(
         assert unframed(framing_out, received[4:]) == data
         assert received.endswith(b"\r\nX-Sum: 1\r\n\r\n") == (framing_out == CHUNKED and trailer != b"")
         assert (flow.moved, flow.whole, flow.kept) == (len(data), True, data)
-        assert flow.passed == (None if trailer else data)
+        assert flow.content == (None if trailer else data)
 
 
 def test_a_sink_that_takes_a_part_gets_nothing_twice_and_the_next_one_all_of_it() -> None:
@@ -398,7 +398,7 @@ def test_a_sink_that_takes_a_part_gets_nothing_twice_and_the_next_one_all_of_it(
         pair.sink.close()
         assert broken(outcome, pumping) == ("sink", "reset")
         assert flow.whole
-        assert flow.passed is None
+        assert flow.content is None
         flow.again(other.channel, CHUNKED, TIMEOUT)
         reading = start(other.read_all)
         assert pump(flow) == FINISHED
@@ -415,7 +415,7 @@ def test_what_is_more_than_may_be_kept_is_not_kept() -> None:
         cut_after(pair, flow, b"5\r\nhello\r\n")
         assert (flow.whole, flow.kept) == (True, b"hello")
         cut_after(pair, flow, b"1\r\n!\r\n")
-        assert (flow.whole, flow.kept, flow.passed) == (False, None, None)
+        assert (flow.whole, flow.kept, flow.content) == (False, None, None)
 
 
 def test_what_is_forgotten_is_not_whole_any_more() -> None:
@@ -427,7 +427,46 @@ def test_what_is_forgotten_is_not_whole_any_more() -> None:
         cut_after(pair, flow, b"hello")
         assert (flow.whole, flow.kept) == (True, b"hello")
         flow.forget()
-        assert (flow.whole, flow.kept, flow.passed) == (False, None, None)
+        assert (flow.whole, flow.kept, flow.content) == (False, None, None)
+
+
+@pytest.mark.parametrize("framing_in", [LENGTH, CLOSE])
+@pytest.mark.parametrize("is_too_much", [False, True])
+def test_what_a_sink_did_not_take_is_only_among_what_was_kept(framing_in: int, is_too_much: bool) -> None:
+    """Once that is gone, another flow would take the middle of the body for its beginning."""
+    with Pair() as pair, ScriptedPeer() as other:
+        flow = pair.flow(framing_in, 10, LENGTH, keep=5)
+        pair.sink.close()
+        pair.source.send(b"hello")
+        assert broken(pump, flow) == ("sink", "reset")
+        assert (flow.whole, flow.kept) == (True, b"hello")
+        flow.again(other.channel, LENGTH, TIMEOUT)
+        assert (flow.whole, pair.source.channel.pending) == (True, 0)
+        if is_too_much:
+            cut_after(pair, flow, b"world")
+            assert other.read(10) == b"helloworld"
+        else:
+            flow.forget()
+        assert (flow.whole, flow.kept) == (False, None)
+
+
+@pytest.mark.parametrize("limit", [-1, 5])
+def test_all_of_a_body_is_known_when_it_was_read_whatever_the_sink_took(limit: int) -> None:
+    with Pair() as pair:
+        flow = pair.flow(CHUNKED, 0, LENGTH, keep=5, limit=limit)
+        pair.sink.close()
+        pair.source.send(b"5\r\nhello\r\n0\r\n\r\n")
+        assert flow.content is None
+        assert broken(pump, flow) == ("sink", "reset")
+        assert flow.content == b"hello"
+
+
+def test_a_body_that_was_refused_for_its_size_is_no_content() -> None:
+    with Pair() as pair:
+        flow = pair.flow(LENGTH, 5, LENGTH, keep=5, limit=4)
+        pair.source.send(b"hello")
+        assert broken(pump, flow) == ("source", "too_large")
+        assert flow.content is None
 
 
 def test_a_source_that_was_closed_meanwhile_breaks_the_flow_that_begins_anew() -> None:

@@ -135,6 +135,28 @@ def test_a_body_of_unknown_length_is_kept_as_it_passes(first: str) -> None:
     assert run(first, CHUNKED, retry_on=ALL, retry_body=5) == (BOTH, 200)
 
 
+@pytest.mark.parametrize("said", [b"", b"busy"])
+def test_an_answer_before_the_end_of_a_body_that_was_kept_is_not_the_last_word(said: bytes) -> None:
+    answered = Event()
+
+    def declines(side: ServerSide) -> None:
+        side.read_until(b"5\r\nhello\r\n")
+        side.send(answer(503, said))
+        side.read_all()
+        answered.set()
+
+    def sends(it: Fleet) -> None:
+        answered.wait()
+        it.client.send(b"0\r\n\r\n")
+
+    with fleet([declines], [[OK]], retry_on=ALL) as it:
+        sending = start(sends, it)
+        assert it.status(CHUNKED.removesuffix(b"0\r\n\r\n")) == 200
+        outcome(sending)
+        assert it.asked == BOTH
+        assert it.fakes[1].received[0].endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+
+
 def test_a_body_that_comes_in_pieces_reaches_the_second_server_whole() -> None:
     """The first one has got one piece when it dies, and the others come after that."""
     begun, died = Event(), Event()
