@@ -27,7 +27,7 @@ def test_drop_in_takes_effect_within_a_second(live: Live) -> None:
     """From the moment it is written to the first answer by it; three seconds are for slow machines."""
     live.start(HELLO.format("old"))
     before = time.monotonic()
-    live.conf.write("20-hello.ini", HELLO.format("new"))
+    (live.conf.path / "20-hello.ini").write_text(HELLO.format("new"))
     _becomes(live, b"new")
     taken = time.monotonic() - before
     print(f"a drop-in took effect after {taken:.3f} s")

@@ -97,12 +97,12 @@ class Conf:
         path.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, text: str) -> Path:
-        """Write a drop-in; the lines of `text` may be indented alike."""
+        """Write a drop-in; the lines of `text` may be indented alike. Nobody sees it half written."""
         lines = text.strip("\n").splitlines()
         indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-        file = self.path / name
-        file.write_text("".join(f"{line[indent:]}\n" for line in lines))
-        return file
+        file, beside = self.path / name, self.path / f".{name}.new"
+        beside.write_text("".join(f"{line[indent:]}\n" for line in lines))
+        return beside.replace(file)
 
     def remove(self, name: str) -> None:
         """Remove a drop-in."""
