@@ -36,6 +36,10 @@ def _start(live: Live, all_servers: Sequence[Server], *options: str, last: str =
     return live.start("\n".join(["[upstream app]", *lines, *options, "[route app]", "upstream = app"]))
 
 
+#: Requests at one server before one fails, for the retry budget to be as in a service that runs.
+USUAL: Final = 300
+
+
 def _use(server: Server, requests: int = 50) -> None:
     """Wait until it has executed so many more."""
     size = server.size
@@ -87,7 +91,7 @@ def test_kill(live: Live, three: list[Server], checks: str, kills: int) -> None:
     """
     sidecar = _start(live, three, checks)
     with Load(live.port, RATE) as load:
-        _use(three[0])
+        _use(three[0], USUAL)
         for number in range(kills):
             victim, other = three[number % 3], three[(number + 1) % 3]
             victim.kill()
@@ -109,7 +113,7 @@ def test_two_of_three_die(live: Live, three: list[Server]) -> None:
     dying, last = three[:2], three[2]
     with Load(live.port, RATE) as load:
         for _ in range(5):
-            _use(dying[0])
+            _use(dying[0], USUAL)
             for server in dying:
                 server.signal(signal.SIGKILL)
             for server in dying:
@@ -136,13 +140,14 @@ def test_two_of_three_die(live: Live, three: list[Server]) -> None:
 @pytest.mark.parametrize("checks", ["", CHECKS], ids=["passive", "active"])
 def test_freeze(live: Live, three: list[Server], checks: str) -> None:
     """A server that is stopped takes requests and says nothing: another is asked when its time is up."""
-    sidecar = _start(live, three, "attempt_timeout = 100ms", checks)
+    sidecar = _start(live, three, "attempt_timeout = 300ms", checks)
     victim, other = three[:2]
     with Load(live.port, RATE, 64) as load:
-        _use(victim)
+        _use(victim, USUAL)
         for _ in range(2):
             victim.signal(signal.SIGSTOP)
             _use(other, 300)
+            until(lambda: _has_failed_post(sidecar), "a POST that failed", 10)
             victim.signal(signal.SIGCONT)
             _use(victim, 100)
     lines = _explained(load.report, sidecar)
@@ -159,7 +164,7 @@ def test_freeze(live: Live, three: list[Server], checks: str) -> None:
     [
         ("reset", "", "connection_terminated"),
         ("garbage", "retry_on = error timeout invalid_header", "malformed_response"),
-        ("slow/0.2", "attempt_timeout = 50ms", "upstream_read_timeout"),
+        ("slow/1.0", "attempt_timeout = 300ms", "upstream_read_timeout"),
         ("status/503", "retry_on = error timeout http_503", ""),
     ],
 )
@@ -168,7 +173,7 @@ def test_trouble(live: Live, three: list[Server], mode: str, option: str, reason
     sidecar = _start(live, three, option)
     victim, other = three[1:]
     with Load(live.port, RATE, 64) as load:
-        _use(victim)
+        _use(victim, USUAL)
         victim.tell(f"/mode/{mode}")
         _use(other, 200)
         # It is left alone after its first failure, and tried again now and then.
