@@ -443,12 +443,13 @@ def test_only_commands_that_serve_are_patched(
         seen.append(" ".join(argv))
         return 7
 
-    monkey = SimpleNamespace(patch_all=lambda: seen.append("patched"))
-    monkeypatch.setitem(sys.modules, "gevent", SimpleNamespace(monkey=monkey))
+    events = SimpleNamespace(notify="tell those inside", notify_and_call_entry_points="look for plugins, too")
+    monkey = SimpleNamespace(patch_all=lambda: seen.append(events.notify_and_call_entry_points))
+    monkeypatch.setitem(sys.modules, "gevent", SimpleNamespace(monkey=monkey, events=events))
     monkeypatch.setattr(cli, "main", command_line)
     monkeypatch.setattr(sys, "argv", ["sidecar", command] if command else ["sidecar"])
     assert entry.main() == 7
-    assert seen == (["patched", command] if is_patched else [command])
+    assert seen == (["tell those inside", command] if is_patched else [command])
 
 
 def test_commands_that_only_read_do_not_load_gevent(conf: Path) -> None:
